@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final, TypeVar
 
 from tidings.contract.models import (
@@ -14,6 +15,8 @@ from tidings.contract.models import (
     Message,
     Pending,
     Profile,
+    Published,
+    PublishedEvents,
     Receipts,
     Role,
     Room,
@@ -101,7 +104,31 @@ async def search(context: CommandContext, rest: str) -> None:
     )
 
 
+@_command("publish", "EVENT JSON", "publish an application's event in this room", group=_MESSAGES, needs_room=True)
+async def publish(context: CommandContext, rest: str) -> None:
+    event, text = number_and_text(rest, "/publish EVENT JSON")
+    try:
+        data = json.loads(text)
+    except ValueError:
+        raise InvalidCommand(f"{text} is not JSON") from None
+    published = await _ask_in_room(context, Published, "publish", event=event, data=data)
+    context.show(views=[published])
+
+
+@_command("events", "[EVENT]", "list the newest events of applications", group=_MESSAGES, needs_room=True)
+async def events(context: CommandContext, rest: str) -> None:
+    page = await _ask_in_room(context, PublishedEvents, "get_events", **({"event": rest} if rest else {}))
+    if not page.events:
+        context.show(render.note("no event yet"))
+    context.show(*(render.published(event, "") for event in page.events), views=page.events)
+
+
 # Rooms
+
+
+@_command("posting", "members|moderators", "choose who may write to this room", group=_ROOMS, needs_room=True)
+async def set_posting(context: CommandContext, rest: str) -> None:
+    context.show(views=[await _ask_in_room(context, Room, "set_posting", posting=rest)])
 
 
 @_command("title", "TITLE", "change the title of this group", group=_ROOMS, needs_room=True)

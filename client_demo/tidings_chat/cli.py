@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     tail.add_argument(
         "--changes", action="store_true", help="also edits, deletions and reactions, with their event names"
     )
+    tail.add_argument("--events", action="store_true", help="also the events of applications")
     tail.add_argument("--count", type=int, metavar="N", help="end after N messages")
     tail.add_argument(
         "--timeout", type=float, metavar="S", help="end after S seconds, with status 1 before N messages"
@@ -165,7 +166,7 @@ async def _command(args: argparse.Namespace, account: Account, store: Store, dev
         case "tail":
             from tidings_chat.tail import Tail
 
-            tail = Tail(args.room, as_json=args.json, changes=args.changes, count=args.count)
+            tail = Tail(args.room, as_json=args.json, changes=args.changes, events=args.events, count=args.count)
             return 0 if await tail.run(account, store, device, args.timeout) else 1
         case "rooms":
             scripts.print_rooms(await scripts.rooms(account, everything=args.all), as_json=args.json)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from tidings.contract.actions import MAX_CURSORS
 from tidings.contract.errors import CloseReason, Error, ErrorCode
 from tidings.contract.events import Closing, MemberChanged, Ready, RoomAdded, RoomEntry, RoomRemoved
-from tidings.contract.models import History, Message
+from tidings.contract.models import ApplicationEvent, History, Message
 from tidings_chat.account import Account
 from tidings_chat.connection import Connection, Event
 from tidings_chat.errors import ClientError, Offline, Refused, SignedOut
@@ -265,6 +265,6 @@ class Client:
 def position(event: Event) -> tuple[str | None, int | None]:
     """The room and seq of an entry; (None, None) for an event that is not in a log."""
     match event.data:
-        case Message() | MemberChanged() | RoomEntry() as entry:
+        case Message() | MemberChanged() | RoomEntry() | ApplicationEvent() as entry:
             return entry.room_id, entry.seq
     return None, None

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 
 from tidings.contract.errors import Error, ErrorCode
 from tidings.contract.events import EVENTS, Closing
-from tidings.contract.models import View
+from tidings.contract.models import ApplicationEvent, View
 from tidings_chat.account import USER_AGENT
 from tidings_chat.errors import NotConnected, Offline, Refused, read_error
 
@@ -182,12 +182,17 @@ def _socket_class(recorded: Callable[[], Awaitable[None]]) -> type[aiohttp.Clien
 
 
 def _read_event(name: str, args: tuple[Any, ...]) -> Event | None:
-    """Parse an event; None for one that this client does not know."""
-    model = EVENTS.get(name)
-    if model is None or not args:
+    """Parse an event; None for one that is neither Tidings' nor published to a room."""
+    model = EVENTS.get(name, ApplicationEvent)
+    if not args or (model is ApplicationEvent and not _is_published(name, args[0])):
         return None
     try:
         return Event(name, model.model_validate(args[0], extra="ignore"))
     except ValidationError as error:
         _log.warning("cannot read %s: %s", name, error)
         return None
+
+
+def _is_published(name: str, payload: Any) -> bool:
+    """Whether an event was published, and not emitted by an application of the server."""
+    return isinstance(payload, dict) and payload.get("event") == name and "room_id" in payload

@@ -18,7 +18,7 @@ from tidings.contract.events import (
     RoomRemoved,
     TypingNow,
 )
-from tidings.contract.models import Message, Receipt, Room, RoomKind, View
+from tidings.contract.models import ApplicationEvent, Message, Posting, Receipt, Room, RoomKind, View
 from tidings_chat import render
 from tidings_chat.client import Client
 from tidings_chat.connection import Event
@@ -69,8 +69,12 @@ class EventDisplay:
                 self._show_change(event.name, change)
             case MemberChanged() as change:
                 self._show_member(change)
-            case RoomChanged() as change:
+            case RoomChanged() as change if change.title is not None:
                 self._show_title(change)
+            case RoomChanged() as change:
+                self._show_posting(change)
+            case ApplicationEvent() as published:
+                self._show_published(published)
             case RoomEntry() as entry:
                 self._show_entry(entry)
             case RoomAdded(room=room):
@@ -164,6 +168,16 @@ class EventDisplay:
             group = "this group" if self._navigation.is_open(change.room_id) else "a group of yours"
             self._screen.print(render.note(f"{change.username} named {group} {change.title}"))
         self._navigation.rename(change.room_id)
+
+    def _show_posting(self, change: RoomChanged) -> None:
+        if self._belongs_here(change.room_id):
+            who = "only moderators write" if change.posting is Posting.MODERATORS else "all members may write"
+            self._screen.print(render.note(f"{who} to {self._client.rooms.title(change.room_id)} now"))
+
+    def _show_published(self, published: ApplicationEvent) -> None:
+        if self._belongs_here(published.room_id):
+            room = "" if self._navigation.is_open(published.room_id) else self._client.rooms.title(published.room_id)
+            self._screen.print(render.published(published, room))
 
     def _show_entry(self, entry: RoomEntry) -> None:
         """Print an entry that has no text of its own, in the words of the contract."""

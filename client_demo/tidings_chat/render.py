@@ -21,6 +21,7 @@ from rich.text import Text
 
 from tidings.contract.events import MemberChange, MemberChanged, RoomEntry
 from tidings.contract.models import (
+    ApplicationEvent,
     Ban,
     Direction,
     EchoEntry,
@@ -157,7 +158,9 @@ def _text(message: Message, me: str, limit: int | None = None) -> Text:
     """The text of a message, cut to `limit` characters of one line if given, with mentions highlighted."""
     if message.deleted:
         return Text("(deleted)", style="dim italic")
-    if limit is None:
+    if not message.content:
+        text = Text(_short(json.dumps(message.data, ensure_ascii=False), limit or 1000), style="dim")
+    elif limit is None:
         text = Text(visible(message.content, keep="\n\t"))
     else:
         text = Text(_short(message.content, limit), style="dim")
@@ -217,6 +220,20 @@ def plain(message: Message, room: str, change: str = "") -> str:
         counts = " ".join(f"{visible(emoji)} {len(usernames)}" for emoji, usernames in message.reactions.items())
         text = f"{message.seq} {change}: {counts if change == 'reaction' else text}"
     return f"{message.created_at} {visible(room)} {visible(message.sender)}: {text}".replace("\n", "\n    ")
+
+
+def published(event: ApplicationEvent, room: str) -> Text:
+    """An event of an application, in the chat; `room`: empty if it is the open one."""
+    return note(f"{room} {_published(event)}".lstrip())
+
+
+def plain_published(event: ApplicationEvent, room: str) -> str:
+    """An event of an application, for a pipe."""
+    return f"{event.created_at} {visible(room)} {visible(_published(event))}"
+
+
+def _published(event: ApplicationEvent) -> str:
+    return f"{event.sender}: {event.event} {json.dumps(event.data, ensure_ascii=False)}"
 
 
 def note(text: str, style: str = "dim") -> Text:

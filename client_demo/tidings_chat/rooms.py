@@ -75,8 +75,9 @@ def applied(room: Room, event: View, me: str) -> Room:
         case MessageChanged(message=message):
             if room.last_message is not None and room.last_message.id == message.id:
                 update["last_message"] = message
-        case RoomChanged(title=new_title):
-            update["title"] = new_title
+        case RoomChanged(title=new_title, posting=new_posting):
+            update |= {} if new_title is None else {"title": new_title}
+            update |= {} if new_posting is None else {"posting": new_posting}
         case MemberChanged(change=MemberChange.ROLE, username=username, role=role):
             update |= {"role": role} if username == me else {}
         case MemberChanged(change=change, username=username):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import Callable
 
 from tidings.contract.events import MessageChanged, RoomAdded, RoomRemoved
-from tidings.contract.models import Message, Profile, Room, RoomKind, View
+from tidings.contract.models import ApplicationEvent, Message, Profile, Room, RoomKind, View
 from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.client import Client
@@ -28,10 +29,11 @@ class Tail:
     A message is printed and flushed before the cursor moves past it, so the next tail continues after it.
     """
 
-    def __init__(self, room: str, *, as_json: bool, changes: bool, count: int | None) -> None:
+    def __init__(self, room: str, *, as_json: bool, changes: bool, events: bool, count: int | None) -> None:
         self._room = room
         self._as_json = as_json
         self._changes = changes
+        self._events = events
         self._remaining = count
         self._room_id: str | None = None
         self._title = room
@@ -44,9 +46,9 @@ class Tail:
             return True
         await self._resolve(account)
         with store.receiving(self._room_id or self._room):
-            return await self._print(client, timeout)
+            return await self._print_until_enough(client, timeout)
 
-    async def _print(self, client: Client, timeout: float | None) -> bool:
+    async def _print_until_enough(self, client: Client, timeout: float | None) -> bool:
         running = asyncio.create_task(client.run())
         enough = asyncio.create_task(self._enough.wait())
         try:
@@ -93,6 +95,8 @@ class Tail:
                 self._print_message(event.name, message, message)
             case MessageChanged(room_id=self._room_id, message=message) as changed if self._changes:
                 self._print_message(event.name, changed, message)
+            case ApplicationEvent(room_id=self._room_id) as published if self._events:
+                self._print_published(published)
             case RoomAdded(room=room) if self._room_id is None:
                 if room.kind is RoomKind.DIRECT and room.title == self._room:
                     self._select(room)
@@ -100,12 +104,21 @@ class Tail:
                 raise ClientError(f"no longer in {self._title}: {removed.reason}")
 
     def _print_message(self, name: str, view: View, message: Message) -> None:
+        if self._as_json:
+            self._print(lambda: render.as_json(view, name if self._changes else None))
+        else:
+            self._print(lambda: render.plain(message, self._title, name if view is not message else ""))
+
+    def _print_published(self, event: ApplicationEvent) -> None:
+        if self._as_json:
+            self._print(lambda: render.as_json(event, event.event))
+        else:
+            self._print(lambda: render.plain_published(event, self._title))
+
+    def _print(self, line: Callable[[], str]) -> None:
         if self._remaining == 0:
             raise _Enough
-        if self._as_json:
-            print(render.as_json(view, name if self._changes else None), flush=True)
-        else:
-            print(render.plain(message, self._title, name if view is not message else ""), flush=True)
+        print(line(), flush=True)
         if self._remaining is not None:
             self._remaining -= 1
             if self._remaining == 0:

@@ -138,6 +138,9 @@ class Room(Base, table=True):
         description="How often members or their roles have changed: nodes tell of it in this order",
     )
     created_at: int = _ms()
+    posting: str = Field(
+        default="members", sa_column_kwargs={"server_default": "members"}, description="Who may write: see `Posting`"
+    )
 
 
 class Member(Base, table=True):
@@ -192,6 +195,7 @@ class InvitationLink(Base, table=True):
 
 
 _HAS_CLIENT_ID = text("client_id IS NOT NULL")
+_IS_EVENT = text("kind = 'event'")
 
 
 class Entry(Base, table=True):
@@ -206,6 +210,7 @@ class Entry(Base, table=True):
             unique=True,
             sqlite_where=_HAS_CLIENT_ID,
         ),
+        Index("ix_entry_event", "room_id", "seq", sqlite_where=_IS_EVENT, postgresql_where=_IS_EVENT),
         {"sqlite_with_rowid": False},
     )
 
@@ -215,12 +220,14 @@ class Entry(Base, table=True):
     message_id: str | None = Field(
         default=None,
         unique=True,
-        description="Only messages have it. Starts with the time, so that the index grows at its end; the"
-        " rest is random",
+        description="Only messages and application events have it. Starts with the time, so that the index grows at"
+        " its end; the rest is random",
     )
     sender_id: int = _key(foreign_key="user.id", description="The user who created the entry")
     client_id: str | None = None
-    content: str | None = Field(default=None, sa_type=Text)
+    content: str | None = Field(
+        default=None, sa_type=Text, description="The text of a message; the name of an application event"
+    )
     reply_to: str | None = Field(default=None, description="message_id of a message in the same room")
     body: str | None = Field(
         default=None, sa_type=Text, description="JSON: the mentions of a message; the data of other kinds of entries"
@@ -231,6 +238,9 @@ class Entry(Base, table=True):
     deleted: bool = False
     target_seq: int | None = _ms(default=None, description="The message that is edited, deleted or reacted to")
     reactions: str | None = Field(default=None, sa_type=Text, description="JSON, of a message: emoji -> usernames")
+    data: str | None = Field(
+        default=None, sa_type=Text, description="JSON: what an application attached to a message, or published"
+    )
 
 
 class Cursor(Base, table=True):

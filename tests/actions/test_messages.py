@@ -30,6 +30,7 @@ async def test_a_message_is_equal_in_the_answer_the_event_and_the_history(people
         "reply_to": None,
         "reactions": {},
         "mentions": [],
+        "data": None,
     }
     for client in (people.omar, people.diego):
         assert await client.event("message") == answer

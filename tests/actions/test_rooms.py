@@ -26,6 +26,7 @@ async def test_create_makes_the_caller_the_owner(people: People) -> None:
         "read_seq": 0,
         "unread": 0,
         "last_message": None,
+        "posting": "members",
     }
     assert (await people.omar.event("room_added"))["room"]["room_id"] == room["room_id"]
 

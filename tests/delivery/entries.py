@@ -44,6 +44,9 @@ def entries_of(room_key: int, senders: dict[str, int], after: int) -> list[Entry
         {"deleted": True},
         {"deleted": True, "content": None},
         {"kind": "member", "content": None, "body": MEMBER_BODY},
+        {"kind": "event", "content": "order.paid", "data": '{"é":[1,null]}'},
+        {"kind": "event", "content": "tick", "data": "null", "client_id": "mine-4"},
+        {"data": '{"order":17}', "content": ""},
         {"kind": "title", "content": None, "body": '{"title":"línea"}'},
         {"client_id": "mine-2", "reply_to": "the-first", "edited_at": 1_700_000_000_000, "content": 'é"'},
         {"client_id": "mine-3", "reactions": '{"🦉":["omar","diego"]}', "body": '["omar"]'},
@@ -64,7 +67,7 @@ def entries_of(room_key: int, senders: dict[str, int], after: int) -> list[Entry
             fields = plain | kind
             is_message = fields["kind"] == "message"
             client_id = fields["client_id"] and f"{fields['client_id']}-{sender}"
-            message_id = f"{room_key}-{seq}" if is_message else None
+            message_id = f"{room_key}-{seq}" if is_message or fields["kind"] == "event" else None
             fields |= {"client_id": client_id, "message_id": message_id}
             at = times[n % len(times)]
             target = fields.pop("of", None)

@@ -39,13 +39,39 @@ class MessageRules(Steps):
         device = self.device(actor_index)
         await self._message(device, self.ref(device, ref), client_id, reply, mention)
 
+    @step(
+        actor_index=index,
+        ref=references,
+        client_id=st.sampled_from([None, "first", "fourth"]),
+        event=st.sampled_from(["tick", "order.paid"]),
+        data=st.sampled_from([None, {"id": 17}, "é", [1, [2]]]),
+    )
+    async def publish(self, actor_index: int, ref: Reference, client_id: str | None, event: str, data: Any) -> None:
+        device = self.device(actor_index)
+        me, target = device.username, self.ref(device, ref)
+        payload = {**target, "event": event, "data": data, **({"client_id": client_id} if client_id else {})}
+        before = self.states()
+        done = await self.ask(device, "publish", payload, self.model.may_publish, me, target, client_id)
+        if done is None:
+            return
+        again, published = done
+        if again is not None:
+            assert published["id"] == again
+            self.unchanged = before
+            return
+        room = self.model.written_to(me, target, published)
+        room.events.append({**published, "topic_name": room.topic_name, "sender": me, "data": data})
+        room.events.sort(key=lambda known: known["seq"])
+        if client_id is not None:
+            room.claimed[me, client_id] = published["id"]
+
     def to_retry(self) -> list[tuple[Device, Room, str]]:
         return [
             (device, room, client_id)
             for device in self.world.connected
             for room in self.model.rooms
-            for by, client_id in room.claimed
-            if by == device.username
+            for (by, client_id), entry_id in room.claimed.items()
+            if by == device.username and entry_id not in [event["id"] for event in room.events]
         ]
 
     @precondition(lambda self: self.to_retry())

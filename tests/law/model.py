@@ -70,9 +70,12 @@ class Room:
     members: dict[str, str]
     """username -> role, in the order of joining."""
     title: str | None = None
+    posting: str = "members"
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """The application events, as its publishers got them answered, with their `sender` and `data`."""
     log: list[Message] = field(default_factory=list)
     claimed: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(sender, client_id) -> id of the message."""
+    """(sender, client_id) -> id of the message or event."""
     banned: set[str] = field(default_factory=set)
     past_memberships: Counter[str] = field(default_factory=Counter)
     """How many memberships of a user have ended."""
@@ -235,6 +238,12 @@ class Model:
             raise Refusal("forbidden")
         return room
 
+    def may_set_posting(self, me: str, ref: dict[str, Any]) -> Room:
+        room = self.require_member(me, ref)
+        if room.kind == "direct" or room.members[me] != "owner":
+            raise Refusal("forbidden")
+        return room
+
     def may_create_link(self, me: str, ref: dict[str, Any]) -> Room:
         room = self.require_member(me, ref)
         if room.kind == "direct" or not room.is_private:
@@ -307,12 +316,22 @@ class Model:
     # -- messages --------------------------------------------------------------------------------------------------
 
     def may_not_write(self, me: str, room: Room) -> bool:
+        """Whether only moderators write there, or the user is muted or blocked."""
+        return (room.posting == "moderators" and room.members[me] == "member") or self.is_silenced(me, room)
+
+    def is_silenced(self, me: str, room: Room) -> bool:
         """Whether the user is muted, or blocked by the other member of a direct conversation."""
         return me in room.muted or (
             room.kind == "direct" and any((other, me) in self.blocks for other in room.members)
         )
 
-    def may_send(self, me: str, ref: dict[str, Any], client_id: str | None, reply_to: str | None) -> str | None:
+    def may_publish(self, me: str, ref: dict[str, Any], client_id: str | None) -> str | None:
+        """The id of the original event if this is a retry, otherwise None."""
+        return self.may_send(me, ref, client_id, None, is_event=True)
+
+    def may_send(
+        self, me: str, ref: dict[str, Any], client_id: str | None, reply_to: str | None, is_event: bool = False
+    ) -> str | None:
         """The id of the original message if this is a retry, otherwise None."""
         room = self.find(me, ref)
         if isinstance(room, str):
@@ -323,6 +342,8 @@ class Model:
             return None
         self.require_member(me, ref)
         if client_id is not None and (before := room.claimed.get((me, client_id))) is not None:
+            if (before in [event["id"] for event in room.events]) is not is_event:
+                raise Refusal("conflict")
             return before
         if self.may_not_write(me, room):
             raise Refusal("forbidden")
@@ -330,13 +351,18 @@ class Model:
             raise Refusal("invalid")
         return None
 
-    def apply_message(self, me: str, ref: dict[str, Any], message: dict[str, Any]) -> None:
-        """Add an acknowledged message; the first message to a user creates the conversation."""
+    def written_to(self, me: str, ref: dict[str, Any], entry: dict[str, Any]) -> Room:
+        """The room of an acknowledged entry; the first one to a user creates the conversation."""
         room = self.find(me, ref)
         if isinstance(room, str):
-            room = Room(message["room_id"], "direct", None, True, {me: "member", room: "member"})
+            room = Room(entry["room_id"], "direct", None, True, {me: "member", room: "member"})
             self.rooms.append(room)
-        assert message["room_id"] == room.room_id
+        assert entry["room_id"] == room.room_id
+        return room
+
+    def apply_message(self, me: str, ref: dict[str, Any], message: dict[str, Any]) -> None:
+        """Add an acknowledged message."""
+        room = self.written_to(me, ref, message)
         if message["id"] not in [known.id for known in room.log]:
             content: str = message["content"]
             mentions = self.mentioned(room, content)
@@ -374,7 +400,7 @@ class Model:
 
     def may_react(self, me: str, message_id: str) -> tuple[Room, Message]:
         room, message = self.message_for_member(me, message_id)
-        if self.may_not_write(me, room):
+        if self.is_silenced(me, room):
             raise Refusal("forbidden")
         if message.deleted:
             raise Refusal("not_found")

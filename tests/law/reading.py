@@ -29,6 +29,36 @@ class ReadingRules(Steps):
             assert page["has_more"] == (len(log) > limit)
             device.state = with_history(device.state, state, room.room_id, before, page) or device.state
 
+    @step(
+        actor_index=index,
+        ref=references,
+        name=st.sampled_from([None, "tick"]),
+        bound=st.sampled_from(["before", "after", None]),
+        at=st.integers(0, 8),
+        limit=st.integers(1, PAGE),
+    )
+    async def get_events(
+        self, actor_index: int, ref: Reference, name: str | None, bound: str | None, at: int, limit: int
+    ) -> None:
+        device, before = self.device(actor_index), self.states()
+        me, payload = device.username, self.ref(device, ref)
+        query = {**payload, "limit": limit} | ({"event": name} if name else {}) | ({bound: at} if bound else {})
+        done = await self.ask(device, "get_events", query, self.model.require_member, me, payload)
+        if done is not None:
+            room, page = done
+            known = [event for event in room.events if name in (None, event["event"])]
+            if bound == "after":
+                known = [event for event in known if event["seq"] > at]
+                shown = known[:limit]
+            else:
+                known = [event for event in known if bound is None or event["seq"] < at]
+                shown = known[-limit:]
+            received = [
+                {key: value for key, value in event.items() if key != "client_id"} for event in page["events"]
+            ]
+            assert (received, page["has_more"]) == (shown, len(known) > limit)
+        self.unchanged = before
+
     @step(actor_index=index, ref=references)
     async def get_members(self, actor_index: int, ref: Reference) -> None:
         """Open the member list, which the device then keeps."""

@@ -16,6 +16,7 @@ from tidings.contract.actions import RoomRef
 
 MODELLED = (
     *("message", "edit", "delete", "react", "history", "typing", "read", "invite", "unsubscribe", "set_title"),
+    *("publish", "get_events", "set_posting"),
     *("kick", "ban", "unban", "mute", "set_role", "get_bans", "get_members"),
     *("create_invitation_link", "get_invitation_links"),
 )
@@ -131,6 +132,16 @@ class RoomRules(Steps):
         if done is not None:
             done[0].title = title
             assert done[1]["title"] == title
+
+    @step(actor_index=index, ref=references, posting=st.sampled_from(["members", "moderators"]))
+    async def set_posting(self, actor_index: int, ref: Reference, posting: str) -> None:
+        device = self.device(actor_index)
+        payload = self.ref(device, ref)
+        changed = {**payload, "posting": posting}
+        done = await self.ask(device, "set_posting", changed, self.model.may_set_posting, device.username, payload)
+        if done is not None:
+            done[0].posting = posting
+            assert done[1]["posting"] == posting
 
     @step(
         actor_index=index,

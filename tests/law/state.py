@@ -45,6 +45,7 @@ class Room:
     unread: int | None
     """None: unknown until the pages of `wanted` have been read."""
     last_message: Message | None
+    posting: str
 
     @classmethod
     def of(cls, snapshot: Mapping[str, Any]) -> Room:
@@ -96,7 +97,8 @@ def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
         case "member":
             return _member(_received(state, payload), payload)
         case "room_changed":
-            return _entry(_received(state, payload), payload, title=payload["title"])
+            changed = {name: payload[name] for name in ("title", "posting") if name in payload}
+            return _entry(_received(state, payload), payload, **changed)
         case "room_added":
             return _room_added(state, payload["room"])
         case "room_removed":

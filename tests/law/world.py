@@ -306,6 +306,7 @@ class World:
         assert list(fresh.values()).count("owner") == (room.kind != "direct")
         if room.kind == "group":
             assert room.title == model.title
+        assert room.posting == model.posting
         for device in devices:
             if room.room_id in device.state.members:
                 await self._await(device, lambda d=device: dict(d.state.members[room.room_id]) == fresh)

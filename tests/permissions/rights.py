@@ -17,7 +17,7 @@ MAY = {
     "member": MEMBERS,
     "muted": MEMBERS - {"send", "edit own", "react", "type"},
     "moderator": MODERATORS,
-    "owner": MODERATORS | {"moderate moderators", "hand over"},
+    "owner": MODERATORS | {"moderate moderators", "hand over", "choose who may write"},
 }
 IMPOSSIBLE = {
     PUBLIC: {"invite", "set the title"},
@@ -54,7 +54,10 @@ ACTS = (
     Act("get_receipts", "read"),
     Act("read", "read", {"seq": 0}),
     Act("search", "read", {"query": "hola"}),
+    Act("get_events", "read"),
     Act("message", "send", {"content": "x"}),
+    Act("publish", "send", {"event": "tick", "data": [1]}),
+    Act("publish", "send", {"event": "tick", "data": [1], "transient": True}),
     Act("typing", "type"),
     Act("edit", "edit own", {"content": "y"}, by="own"),
     Act("edit", "nobody", {"content": "y"}, by="theirs"),
@@ -70,6 +73,7 @@ ACTS = (
     Act("connect_to_room", "enter", by="topic_name"),
     Act("unsubscribe", "leave"),
     Act("set_title", "set the title", {"title": "x"}),
+    Act("set_posting", "choose who may write", {"posting": "members"}),
     Act("get_bans", "see bans"),
     *(
         act
@@ -106,6 +110,7 @@ TABLE = {
     "join": ("subscribe", "join"),
     "leave": ("unsubscribe", "leave"),
     "set the title": ("set_title", "set the title"),
+    "choose who may write": ("set_posting", "choose who may write"),
     "kick": ("kick", "moderate"),
     "ban": ("ban", "moderate"),
     "mute": ("mute", "moderate"),

@@ -20,6 +20,7 @@ import tidings.actions
 from tidings.actions.dispatch import Registry
 from tidings.contract.errors import Error
 from tidings.contract.events import EVENTS
+from tidings.contract.models import ApplicationEvent
 
 DEADLINE_S = 30.0
 REGISTRY = Registry(tidings.actions)
@@ -113,7 +114,7 @@ class LiveClient(ABC):
 
     async def _event(self, event: str, *args: Any) -> None:
         (payload,) = args
-        EVENTS[event].model_validate(payload)
+        EVENTS.get(event, ApplicationEvent).model_validate(payload)
         self.events.append((event, payload))
         self._changed.set()
 

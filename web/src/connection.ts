@@ -13,7 +13,7 @@ import type {
   ConnectAuth,
   ServerToClientEvents,
 } from "./contract.gen.ts";
-import { EVENTS, type ServerEvent } from "./events.ts";
+import { EVENTS, isEntry, type ServerEvent } from "./events.ts";
 import { noAnswer, Refused } from "./session.ts";
 
 /** Why there is no connection. `refused`: the server refuses this client, and a retry would be futile. */
@@ -125,7 +125,10 @@ export class Connection {
   }
 
   private received(name: string, data: unknown): void {
-    if (!Object.hasOwn(EVENTS, name)) return; // of a newer server, or of an application
+    const known = Object.hasOwn(EVENTS, name);
+    // Of an application, or of a newer server: it still moves the cursor.
+    if (!known && isEntry(data)) this.listener.event({ type: "other_entry", data });
+    if (!known) return;
     const event = { type: name, data } as ServerEvent;
     if (event.type === "closing") this.closing = event.data;
     if (event.type === "ready") {

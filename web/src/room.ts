@@ -12,10 +12,11 @@ export interface Marks {
 /** An entry of a room's log that is not about a message: a membership or title change. */
 export interface Note {
   readonly seq: number;
-  /** The member that it is about; for a title, the one who chose it */
+  /** The member that it is about; for a title or who may write, the one who chose it */
   readonly username: string;
-  readonly change: MemberChanged["change"] | "title";
+  readonly change: MemberChanged["change"] | "title" | "posting";
   readonly role: Role | null;
+  /** The new title; or who may write now */
   readonly title: string | null;
 }
 

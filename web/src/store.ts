@@ -21,6 +21,7 @@ import type {
 import type { ServerEvent } from "./events.ts";
 import {
   begun,
+  type Note,
   type RoomState,
   withMember,
   withMembers,
@@ -147,7 +148,10 @@ class Draft {
         return this.member(change.data);
       case "room_changed":
         if (this.waits(change)) return;
-        return this.retitled(change.data);
+        return this.roomChanged(change.data);
+      case "other_entry":
+        if (this.waits(change)) return;
+        return this.entry(change.data.room_id, change.data.seq, null);
       case "room_added":
         return this.put(begun(change.data.room));
       case "room_removed":
@@ -301,10 +305,15 @@ class Draft {
     this.update(room_id, (held) => withNewest(held, message));
   }
 
-  private retitled({ room_id, seq, username, title }: RoomChanged): void {
+  private roomChanged({ room_id, seq, username, title, posting }: RoomChanged): void {
+    const note = title == null ? { change: "posting", title: posting ?? null } : { change: "title", title };
     if (seq > (this.get(room_id)?.cursor ?? 0))
-      this.update(room_id, (held) => withNote(held, { seq, username, change: "title", role: null, title }));
-    this.entry(room_id, seq, null, (room) => ({ ...room, title }));
+      this.update(room_id, (held) => withNote(held, { seq, username, role: null, ...note } as Note));
+    this.entry(room_id, seq, null, (room) => ({
+      ...room,
+      title: title ?? room.title,
+      posting: posting ?? room.posting,
+    }));
   }
 
   private member(change: MemberChanged): void {

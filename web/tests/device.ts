@@ -262,7 +262,21 @@ function page({ room }: RoomState, epoch: number, from: number, to: number, { me
   return { type: "page", epoch, room_id: room.room_id, page: { from, to, messages } };
 }
 
-const ACTS = ["say", "say", "say", "edit", "delete", "react", "title", "member", "role", "read", "me"];
+const ACTS = [
+  "say",
+  "say",
+  "say",
+  "edit",
+  "delete",
+  "react",
+  "title",
+  "posting",
+  "publish",
+  "member",
+  "role",
+  "read",
+  "me",
+];
 const STEPS = [
   ...["act", "act", "act", "act", "act", "receive", "receive", "receive", "step", "step", "compute", "deliver"],
   ...["before", "after", "around", "members", "read", "tail_only", "rooms", "disconnect", "connect"],

@@ -16,6 +16,7 @@ export function message(seq: number, more: Partial<Message> = {}): Message {
     reply_to: null,
     reactions: {},
     mentions: [],
+    data: null,
     ...more,
   };
 }
@@ -35,6 +36,7 @@ export function room(more: Partial<Room> = {}): Room {
     read_seq: 0,
     unread: 0,
     last_message: null,
+    posting: "members",
     ...more,
   };
 }

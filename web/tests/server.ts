@@ -2,7 +2,7 @@
  * A small server: the rooms of one user, `me`, as logs, and one connection of theirs. It makes events, snapshots and
  * pages of history as the real one does, and leaves it to the test when each of them comes.
  */
-import type { History, Member, Message, Room } from "../src/contract.gen.ts";
+import type { History, Member, Message, Posting, Room } from "../src/contract.gen.ts";
 import type { ServerEvent } from "../src/events.ts";
 import { message, room } from "./make.ts";
 
@@ -21,6 +21,7 @@ export class Log {
   readonly messages = new Map<number, Message>();
   readonly members = new Map<string, "member" | "moderator">(EVERYBODY.map((name) => [name, "member"]));
   title: string;
+  posting: Posting = "members";
   /** The read marker of `me` */
   read = 0;
   joined = 0;
@@ -46,6 +47,7 @@ export class Log {
       kind: this.isPublic ? "topic" : "group",
       topic_name: this.isPublic ? this.room_id : null,
       title: this.isPublic ? null : this.title,
+      posting: this.posting,
       is_private: !this.isPublic,
       role: this.members.get(ME) ?? null,
       members: this.members.size,
@@ -92,6 +94,7 @@ export class Log {
     copy.members.clear();
     for (const [name, role] of this.members) copy.members.set(name, role);
     copy.title = this.title;
+    copy.posting = this.posting;
     copy.read = this.read;
     copy.joined = this.joined;
     return copy;
@@ -170,6 +173,20 @@ export class Server {
             type: "room_changed",
             data: { room_id, seq: log.head + 1, username: actor, title: log.title },
           },
+        });
+      case "posting":
+        log.posting = log.posting === "members" ? "moderators" : "members";
+        return this.append(log, {
+          is: "event",
+          event: {
+            type: "room_changed",
+            data: { room_id, seq: log.head + 1, username: actor, posting: log.posting },
+          },
+        });
+      case "publish":
+        return this.append(log, {
+          is: "event",
+          event: { type: "other_entry", data: { room_id, seq: log.head + 1 } },
         });
       case "member":
         return this.member(log, EVERYBODY[1 + (one % 2)] as string);

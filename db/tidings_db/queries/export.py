@@ -156,6 +156,7 @@ class Written(NamedTuple):
     created_at: int
     edited_at: int | None
     deleted: bool
+    data: str | None
 
 
 @cache
@@ -174,10 +175,11 @@ def _select_written(_dialect: str) -> Select[Any]:
             entries.c.created_at,
             entries.c.edited_at,
             entries.c.deleted,
+            entries.c.data,
         )
         .join_from(entries, rooms, rooms.c.id == entries.c.room_id)
         .where(_FROM, _UPTO, entries.c.sender_id == bindparam("user"))
-        .where(or_(entries.c.kind == "message", entries.c.kind == "reaction"))
+        .where(or_(*(entries.c.kind == kind for kind in ("message", "event", "reaction"))))
         .order_by(*_PLACE)
     )
 
@@ -198,7 +200,7 @@ def written(conn: Connection, user_key: int, after: tuple[int, int]) -> tuple[li
     size = 0
     with stepwise(conn, _select_written, {"user": user_key, **start, "to_room": end[0], "to_seq": end[1]}) as rows:
         for entry in map(Written._make, rows):
-            size += len(entry.content or "")
+            size += len(entry.content or "") + len(entry.data or "")
             if written_entries and size > _BYTES:
                 return written_entries, (written_entries[-1].room_key, written_entries[-1].seq)
             written_entries.append(entry)

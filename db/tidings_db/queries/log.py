@@ -9,7 +9,22 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Select, Text, and_, bindparam, case, cast, func, insert, not_, null, or_, select, update
+from sqlalchemy import (
+    Select,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    literal_column,
+    not_,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.engine import Connection
 
 from tidings_db.connections import fetch, on_driver, stepwise
@@ -57,7 +72,7 @@ def sent(conn: Connection, claims: Sequence[tuple[int, int, str]]) -> dict[tuple
 
 
 _KNOWN_MESSAGES = select(entries.c.room_id, entries.c.message_id).where(
-    entries.c.message_id.in_(bindparam("ids", expanding=True))
+    entries.c.message_id.in_(bindparam("ids", expanding=True)), entries.c.kind == "message"
 )
 
 
@@ -99,7 +114,7 @@ def with_targets(conn: Connection, entry_rows: Sequence[EntryRow]) -> list[Entry
 _MESSAGE_OF_MEMBER = (
     select_entries()
     .join(members, and_(members.c.room_id == entries.c.room_id, members.c.user_id == bindparam("user")))
-    .where(entries.c.message_id == bindparam("message_id"))
+    .where(entries.c.message_id == bindparam("message_id"), entries.c.kind == "message")
 )
 
 
@@ -118,6 +133,7 @@ _REWRITE = (
         edited_at=bindparam("new_edited_at"),
         deleted=bindparam("new_deleted"),
         reactions=bindparam("new_reactions"),
+        data=bindparam("new_data"),
     )
 )
 
@@ -134,35 +150,56 @@ def rewrite(conn: Connection, message: EntryRow) -> None:
             "new_edited_at": message.edited_at,
             "new_deleted": message.deleted,
             "new_reactions": message.reactions,
+            "new_data": message.data,
         },
     )
 
 
-_MESSAGES = select_entries().where(entries.c.room_id == bindparam("room"), entries.c.kind == "message")
-_NEWEST = _MESSAGES.order_by(entries.c.seq.desc()).limit(bindparam("limit"))
-_BEFORE = _NEWEST.where(entries.c.seq < bindparam("seq"))
-_AFTER = _MESSAGES.where(entries.c.seq > bindparam("seq")).order_by(entries.c.seq).limit(bindparam("limit"))
+class PageOf(NamedTuple):
+    """Which page of a room: the newest entries, those before a seq, or those after one; in seq order."""
+
+    room_key: int
+    before: int | None
+    after: int | None
+    limit: int
+    max_bytes: int
 
 
-def messages_before(
-    conn: Connection, room_key: int, before: int | None, limit: int, max_bytes: int
-) -> tuple[list[EntryRow], bool]:
-    """The newest `limit` messages (before a seq), in seq order, up to `max_bytes`; and whether older ones exist."""
-    parameters = {"room": room_key, "limit": limit + 1}
-    if before is None:
-        rows = conn.execute(_NEWEST, parameters)
-    else:
-        rows = conn.execute(_BEFORE, parameters | {"seq": before})
-    page, more = first_of((EntryRow(*row) for row in rows), limit, max_bytes, entry_bytes)
-    return page[::-1], more
+def messages(conn: Connection, page: PageOf) -> tuple[list[EntryRow], bool]:
+    """A page of messages, up to `max_bytes` but at least one; and whether there are more in its direction."""
+    return _page(conn, "message", None, page)
 
 
-def messages_after(
-    conn: Connection, room_key: int, after: int, limit: int, max_bytes: int
-) -> tuple[list[EntryRow], bool]:
-    """The oldest `limit` messages after a seq, in seq order, up to `max_bytes`; and whether newer ones exist."""
-    rows = conn.execute(_AFTER, {"room": room_key, "seq": after, "limit": limit + 1})
-    return first_of((EntryRow(*row) for row in rows), limit, max_bytes, entry_bytes)
+def events(conn: Connection, name: str | None, page: PageOf) -> tuple[list[EntryRow], bool]:
+    """A page of application events, of one name or of all; otherwise as `messages`."""
+    return _page(conn, "event", name, page)
+
+
+def _page(conn: Connection, kind: str, name: str | None, page: PageOf) -> tuple[list[EntryRow], bool]:
+    upwards = page.after is not None
+    statement = _select_page(kind, name is not None, upwards)
+    bound = page.after if page.after is not None else _END if page.before is None else page.before
+    parameters = {"room": page.room_key, "seq": bound, "limit": page.limit + 1}
+    rows = conn.execute(statement, parameters if name is None else parameters | {"name": name})
+    found, more = first_of((EntryRow(*row) for row in rows), page.limit, page.max_bytes, entry_bytes)
+    return (found if upwards else found[::-1]), more
+
+
+_END = 2**62
+
+
+@cache
+def _select_page(kind: str, named: bool, upwards: bool) -> Select[Any]:
+    seq = entries.c.seq
+    # The kind as a literal: a partial index is used only for its own.
+    statement = select_entries().where(
+        entries.c.room_id == bindparam("room"), entries.c.kind == literal_column(f"'{kind}'")
+    )
+    if named:
+        statement = statement.where(entries.c.content == bindparam("name"))
+    if upwards:
+        return statement.where(seq > bindparam("seq")).order_by(seq).limit(bindparam("limit"))
+    return statement.where(seq < bindparam("seq")).order_by(seq.desc()).limit(bindparam("limit"))
 
 
 @cache

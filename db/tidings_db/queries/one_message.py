@@ -1,4 +1,4 @@
-"""The statement of `journal.if_unchanged` for one message to one room, in less time.
+"""The statement of `journal.if_unchanged` for one message or application event to one room, in less time.
 
 It has no arrays and no JSON, and it does not say what it found instead: then `journal.if_unchanged` follows. With
 that statement alone, a sender with one message in flight waits a fifth longer for each acknowledgement, two such
@@ -18,10 +18,10 @@ from tidings_db.queries.rows import ROOM_COLUMNS, STORED, postgresql_type, store
 def if_unchanged(needed: Needed, expected: Loaded, writes: Writes, node: str) -> Statement | None:
     """The statement; its row is whether it has `written`, and the time (`now`; NULL if the room is locked or gone).
 
-    None unless the batch writes one message of a member, by a session that is expected to be valid.
+    None unless the batch writes one message or event of a member, by a session that is expected to be valid.
     """
     entries, heads, markers, memberships = writes
-    if not len(entries) == len(heads) == len(markers) == len(needed.rooms) == len(needed.pairs) == 1:
+    if not len(entries) == len(heads) == len(needed.rooms) == len(needed.pairs) == 1:
         return None
     if memberships or expected.sent or expected.withdrawn or len(needed.sessions) > 1:
         return None
@@ -29,9 +29,9 @@ def if_unchanged(needed: Needed, expected: Loaded, writes: Writes, node: str) ->
         return None
     (room_key,), (pair,), (entry,), (room,) = needed.rooms, needed.pairs, entries, heads
     standing = expected.standings.get(pair)
-    marker = markers.get(pair)
-    if standing is None or standing.role is None or marker is None or entry.room_key != room_key:
+    if standing is None or standing.role is None or entry.room_key != room_key or not markers.keys() <= {pair}:
         return None
+    marker = markers.get(pair, (0, 0))
     with_sent = bool(needed.sends or needed.replies)
     values = [
         *expected.rooms[room_key],
@@ -89,7 +89,8 @@ def _if_unchanged(with_sent: bool) -> str:
         conditions += [
             f"NOT EXISTS (SELECT FROM entry"
             f" WHERE room_id = {key} AND sender_id = {user} AND client_id = {client_id})",
-            f"({reply_to} IS NULL OR EXISTS (SELECT FROM entry WHERE message_id = {reply_to} AND room_id = {key}))",
+            f"({reply_to} IS NULL OR EXISTS (SELECT FROM entry"
+            f" WHERE message_id = {reply_to} AND room_id = {key} AND kind = 'message'))",
         ]
     assignments = ", ".join(f"{name} = {value}" for name, value in zip(HEAD[1:], head_values, strict=True))
     return f"""
@@ -109,7 +110,7 @@ WITH locked AS MATERIALIZED (
     UPDATE room SET {assignments} WHERE id = {key} AND (SELECT same FROM compared)
 ), moved AS (
     INSERT INTO read_marker (room_id, user_id, seq, messages, updated_at)
-    SELECT {key}, {user}, {marker_seq}, {marker_messages}, {now} FROM compared WHERE same
+    SELECT {key}, {user}, {marker_seq}, {marker_messages}, {now} FROM compared WHERE same AND {marker_seq} > 0
     ON CONFLICT (room_id, user_id) DO UPDATE
     SET seq = excluded.seq, messages = excluded.messages, updated_at = excluded.updated_at
     WHERE excluded.seq > read_marker.seq

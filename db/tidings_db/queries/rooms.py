@@ -174,6 +174,10 @@ def set_title(conn: Connection, room_key: int, title: str) -> None:
     conn.execute(update(rooms).where(rooms.c.id == room_key).values(title=title))
 
 
+def set_posting(conn: Connection, room_key: int, posting: str) -> None:
+    conn.execute(update(rooms).where(rooms.c.id == room_key).values(posting=posting))
+
+
 @cache
 def _select_snapshots() -> Select[Any]:
     """For the parameter `user`."""

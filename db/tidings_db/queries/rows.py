@@ -46,6 +46,8 @@ class RoomRow(NamedTuple):
     """How many memberships have ended."""
     changes: int
     """How often members or their roles have changed."""
+    posting: str = "members"
+    """Who may write: see `tidings.contract.models.Posting`."""
 
 
 class EntryRow(NamedTuple):
@@ -67,6 +69,7 @@ class EntryRow(NamedTuple):
     deleted: bool
     target_seq: int | None = None
     reactions: str | None = None
+    data: str | None = None
     target: EntryRow | None = None
     """The current state of the message that this entry changed (`log.with_targets`); None if retention deleted it."""
 
@@ -117,6 +120,7 @@ ROOM_COLUMNS = (
     rooms.c.first_messages,
     rooms.c.removals,
     rooms.c.changes,
+    rooms.c.posting,
 )
 
 
@@ -139,6 +143,7 @@ def entry_columns(entry: Any = entries, sender: Any = users) -> tuple[Any, ...]:
         entry.c.deleted,
         entry.c.target_seq,
         entry.c.reactions,
+        entry.c.data,
     )
 
 
@@ -185,7 +190,14 @@ def entry_bytes(entry: EntryRow) -> int:
     content = entry.content or ""
     encoded = len(orjson.dumps(content))  # a control character is one byte in memory, and six in JSON
     size = ENTRY_BYTES + (encoded if content.isascii() else max(encoded, 4 * len(content)))
+    if entry.data is not None:
+        size += text_bytes(entry.data)
     return size if entry.reactions is None else size + len(entry.reactions)
+
+
+def text_bytes(text: str) -> int:
+    """Bytes of a text in memory and in UTF-8, rounded up."""
+    return len(text) if text.isascii() else 4 * len(text)
 
 
 def insert_or(dialect: str, table: Table) -> Any:

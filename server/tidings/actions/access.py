@@ -235,6 +235,7 @@ class Access:
                 need,
                 muted_until=standing.muted_until if muted else None,
                 blocked=standing.blocked,
+                posting=room.posting,
             )
             if error is not None:
                 raise error

@@ -15,7 +15,8 @@ from tidings.auth.limits import Limit, Limits, Turns
 from tidings.auth.principal import Principal
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import now_ms, unauthenticated
-from tidings.contract.errors import ActionError, CloseReason, ErrorCode
+from tidings.contract.actions import RoomRef
+from tidings.contract.errors import ActionError, CloseReason, ErrorCode, invalid
 from tidings.contract.models import timestamp
 from tidings.fanout.connection import Connection
 from tidings.fanout.hub import Hub
@@ -23,6 +24,7 @@ from tidings.log.cursors import Cursors
 from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
+from tidings.log.rooms import OpenDirect
 from tidings_db.engine import Database
 from tidings_db.queries import blocks, members, online, rooms
 from tidings_db.queries.rooms import Snapshot
@@ -195,6 +197,21 @@ class Context:
             self.count(Limit.SENDS, size // SEND_SIZE)
         stored = len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
         self.count(Limit.VOLUME, copies * (stored + ENTRY_BYTES))
+
+    async def room_to_write(self, ref: RoomRef, reply_to: str | None = None) -> int:
+        """The key of the room that the caller writes to: the first entry to a user makes the direct conversation.
+
+        Raises `invalid`, `not_found`, or as `OpenDirect`.
+        """
+        target = await self.access.find(ref)
+        if target.room_key is not None:
+            return target.room_key
+        assert target.user_key is not None
+        # Before the conversation is created, so that a refused message does not leave one behind.
+        if reply_to is not None:
+            raise invalid("reply_to", "no such message in this room")
+        self.count(Limit.ROOMS)
+        return await self.journal.write(OpenDirect(self.principal, None, target.user_key))
 
     def count_invites(self, invited: Iterable[int]) -> None:
         """Count that the caller adds other users to a room. Raises `rate_limited`."""

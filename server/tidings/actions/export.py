@@ -62,7 +62,7 @@ async def export(ctx: Context, req: NoPayload) -> AsyncIterator[ExportLine]:
             lines += 1
             if not lines % RECORDS_PER_STEP:
                 await asyncio.sleep(0)
-            yield _line(entry.kind, _message(entry) if entry.kind == "message" else _reaction(entry))
+            yield _line(entry.kind, _RECORDS[entry.kind](entry))
     yield _line("end", {"lines": lines})
 
 
@@ -85,6 +85,20 @@ def _message(entry: Written) -> dict[str, Any]:
         "deleted": bool(entry.deleted),
         "client_id": entry.client_id,
         "reply_to": entry.reply_to,
+        "data": orjson.loads(entry.data or "null"),
+    }
+
+
+def _event(entry: Written) -> dict[str, Any]:
+    return {
+        "id": entry.message_id,
+        "room_id": entry.room_id,
+        "topic_name": entry.topic_name,
+        "seq": entry.seq,
+        "event": entry.content,
+        "data": orjson.loads(entry.data or "null"),
+        "created_at": entry.created_at,
+        "client_id": entry.client_id,
     }
 
 
@@ -99,3 +113,6 @@ def _reaction(entry: Written) -> dict[str, Any]:
         "remove": body.get("remove", False),
         "created_at": entry.created_at,
     }
+
+
+_RECORDS = {"message": _message, "event": _event, "reaction": _reaction}

@@ -9,10 +9,12 @@ from sqlalchemy.engine import Connection as Transaction
 
 from tidings.actions.context import Context
 from tidings.actions.dispatch import action
+from tidings.actions.events import MAY_NOT_WRITE, encode_data
 from tidings.auth import names
 from tidings.auth.limits import Limit
 from tidings.contract.actions import (
     MAX_CONTENT,
+    MAX_DATA,
     MAX_PAGE_BYTES,
     Delete,
     Delivered,
@@ -28,16 +30,15 @@ from tidings.contract.models import Empty, History, Message, Unread
 from tidings.contract.permissions import Permission
 from tidings.log.messages import MAX_EMOJIS, MAX_REACTIONS, AppendMessage, ChangeReaction, DeleteMessage, EditMessage
 from tidings.log.receipts import MarkRead
-from tidings.log.rooms import OpenDirect
 from tidings.log.views import message as wire_message
 from tidings.log.views import room_name
 from tidings_db.queries import log, rooms
+from tidings_db.queries.log import PageOf
 from tidings_db.queries.rows import EntryRow, RoomRow, entry_bytes
 
 _SILENCED = "you are muted; the other member of the direct conversation has blocked you"
-_MAY_NOT_SPEAK = f"you are not a member of the public topic; {_SILENCED}"
 
-
+_TOO_LARGE = f"`content` has more than {MAX_CONTENT:,} characters, or `data` more than {MAX_DATA:,} bytes"
 REACTION_WEIGHT = 8
 """A reaction counts as a message of this many times the length of its message."""
 
@@ -50,9 +51,10 @@ REACTION_WEIGHT = 8
     limit=Limit.SENDS,
     errors={
         ErrorCode.INVALID: "`reply_to` names no message of the room",
-        ErrorCode.FORBIDDEN: _MAY_NOT_SPEAK,
-        ErrorCode.TOO_LARGE: f"`content` has more than {MAX_CONTENT:,} characters; this first message to a user"
-        " would create a conversation, and you are in the maximum number of rooms",
+        ErrorCode.FORBIDDEN: MAY_NOT_WRITE,
+        ErrorCode.TOO_LARGE: f"{_TOO_LARGE}; this first message to a user would create a conversation, and you are in"
+        " the maximum number of rooms",
+        ErrorCode.CONFLICT: "the `client_id` is that of an application's event",
     },
 )
 async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, Any]]:
@@ -61,18 +63,12 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
     With a `client_id` the message takes effect once, however often it is sent. The first message to a user creates
     the direct conversation.
     """
-    caller = ctx.principal
-    ctx.count_content(req.content)
-    target = await ctx.access.find(req)
-    room_key = target.room_key
-    if room_key is None:
-        assert target.user_key is not None
-        # Before the conversation is created, so that a refused message does not leave one behind.
-        if req.reply_to is not None:
-            raise invalid("reply_to", "no such message in this room")
-        ctx.count(Limit.ROOMS)
-        room_key = await ctx.journal.write(OpenDirect(caller, None, target.user_key))
-    return ctx.journal.hand_over(AppendMessage(caller, room_key, req.content, req.client_id, req.reply_to))
+    data = None if req.data is None else encode_data(req.data, MAX_DATA)
+    ctx.count_content(req.content if data is None else req.content + data)
+    room_key = await ctx.room_to_write(req, req.reply_to)
+    return ctx.journal.hand_over(
+        AppendMessage(ctx.principal, room_key, req.content, req.client_id, req.reply_to, data)
+    )
 
 
 _NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; the message was deleted"
@@ -85,15 +81,20 @@ _NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; the m
     response=Message,
     errors={
         ErrorCode.NOT_FOUND: _NO_SUCH_MESSAGE,
-        ErrorCode.FORBIDDEN: f"the message is somebody else's; {_SILENCED}",
+        ErrorCode.INVALID: "`content` is empty, and the message has no `data`",
+        ErrorCode.FORBIDDEN: f"the message is somebody else's; only moderators may write to the room; {_SILENCED}",
+        ErrorCode.TOO_LARGE: _TOO_LARGE,
     },
 )
 async def edit(ctx: Context, req: Edit) -> asyncio.Future[dict[str, Any]]:
-    """Replace the content of one's own message; its mentions are updated."""
-    ctx.count_content(req.content)
+    """Replace the content of one's own message, and its `data` if given; its mentions are updated."""
+    data = None if req.data is None else encode_data(req.data, MAX_DATA)
+    ctx.count_content(req.content if data is None else req.content + data)
     entry = await ctx.access.message(req.message_id)
+    size = entry_bytes(entry) + len(req.content) + len(data or "")
+    keeps_data = "data" not in req.model_fields_set
     return ctx.journal.hand_over(
-        EditMessage(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry) + len(req.content), req.content)
+        EditMessage(ctx.principal, entry.room_key, entry.seq, size, req.content, data, keeps_data)
     )
 
 
@@ -130,7 +131,8 @@ async def react(ctx: Context, req: React) -> asyncio.Future[dict[str, Any]]:
         names.emoji(req.emoji)
     entry = await ctx.access.message(req.message_id)
     # The event contains the whole message, although the request has only a few bytes.
-    ctx.count_content(req.emoji, shown=REACTION_WEIGHT * len(entry.content or "") + len(entry.reactions or ""))
+    shown = REACTION_WEIGHT * (len(entry.content or "") + len(entry.data or "")) + len(entry.reactions or "")
+    ctx.count_content(req.emoji, shown=shown)
     return ctx.journal.hand_over(
         ChangeReaction(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry), req.emoji, req.remove)
     )
@@ -144,9 +146,7 @@ async def history(ctx: Context, req: GetHistory) -> History:
     """
 
     def page(conn: Transaction, room: RoomRow) -> tuple[RoomRow, tuple[list[EntryRow], bool]]:
-        if req.after is not None:
-            return room, log.messages_after(conn, room.key, req.after, req.limit, MAX_PAGE_BYTES)
-        return room, log.messages_before(conn, room.key, req.before, req.limit, MAX_PAGE_BYTES)
+        return room, log.messages(conn, PageOf(room.key, req.before, req.after, req.limit, MAX_PAGE_BYTES))
 
     room, (entries, has_more) = await ctx.access.room(req, Permission.READ, page)
     caller_key, name = ctx.principal.user_key, room_name(room)
@@ -159,7 +159,7 @@ async def history(ctx: Context, req: GetHistory) -> History:
     )
 
 
-@action("typing", limit=Limit.TYPING, errors={ErrorCode.FORBIDDEN: _MAY_NOT_SPEAK})
+@action("typing", limit=Limit.TYPING, errors={ErrorCode.FORBIDDEN: MAY_NOT_WRITE})
 async def typing(ctx: Context, req: Typing) -> Empty:
     """Show the other members that the caller is typing, or has stopped. It ends by itself after 6 s."""
     connection, typists = ctx.live(), ctx.hub.typists

@@ -36,6 +36,7 @@ from tidings.contract.models import (
     InvitationLinks,
     Member,
     Members,
+    Posting,
     Receipt,
     Receipts,
     Role,
@@ -47,7 +48,7 @@ from tidings.contract.permissions import Permission
 from tidings.log import views
 from tidings.log.cursors import RECEIPT_MEMBERS
 from tidings.log.memberships import CreateLink, DeleteLink, Join, JoinByLink, Leave
-from tidings.log.rooms import ChangeTitle, CreateGroup, CreateTopic, OpenDirect
+from tidings.log.rooms import ChangePosting, ChangeTitle, CreateGroup, CreateTopic, OpenDirect
 from tidings_db.queries import blocks, members, progress, rooms, users
 from tidings_db.queries.members import LinkRow
 from tidings_db.queries.rooms import Snapshot
@@ -85,7 +86,8 @@ async def create(ctx: Context, req: Create) -> Room:
     key = names.name_key(name)
     ctx.check_conflicts()
     try:
-        return await _view(ctx, await ctx.journal.write(CreateTopic(ctx.principal, None, name, key, req.is_private)))
+        topic = CreateTopic(ctx.principal, None, name, key, req.is_private, req.posting)
+        return await _view(ctx, await ctx.journal.write(topic))
     except ActionError as error:
         caller_key = ctx.principal.user_key
         if error.code is ErrorCode.CONFLICT and await ctx.db.read(
@@ -170,7 +172,7 @@ async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
     status=201,
     errors={
         ErrorCode.NOT_FOUND: "no such user",
-        ErrorCode.INVALID: "you named only yourself",
+        ErrorCode.INVALID: "you named only yourself; a direct conversation has no moderators who could post",
         ErrorCode.FORBIDDEN: "one of the users has blocked you",
         ErrorCode.TOO_LARGE: "you own the maximum number of groups; one of the members is in the maximum number of"
         " rooms",
@@ -191,6 +193,8 @@ async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
     if not invited:
         raise invalid("usernames", "name at least one other user")
     if len(invited) == 1 and title is None:
+        if req.posting is not Posting.MEMBERS:
+            raise invalid("posting", "a direct conversation has no moderators")
         if (await ctx.access.find(RoomRef(username=invited[0].username))).room_key is None:
             ctx.count(Limit.ROOMS)
         key = await ctx.journal.write(OpenDirect(caller, None, invited[0].key))
@@ -199,7 +203,7 @@ async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
     ctx.count(Limit.ROOMS)
     ctx.count_invites(user.key for user in invited)
     keys = tuple(sorted(user.key for user in invited))
-    return await _view(ctx, await ctx.journal.write(CreateGroup(caller, None, keys, title)))
+    return await _view(ctx, await ctx.journal.write(CreateGroup(caller, None, keys, title, req.posting)))
 
 
 @action(
@@ -214,6 +218,18 @@ async def set_title(ctx: Context, req: actions.SetTitle) -> Room:
     return await _view(
         ctx, await ctx.journal.write(ChangeTitle(ctx.principal, await ctx.access.existing(req), title))
     )
+
+
+@action(
+    "set_posting",
+    http="PUT /api/posting",
+    limit=Limit.SENDS,
+    errors={ErrorCode.FORBIDDEN: "you do not own the room; it is a direct conversation"},
+)
+async def set_posting(ctx: Context, req: actions.SetPosting) -> Room:
+    """Choose who may write to a room: its members, or only moderators and the owner."""
+    change = ChangePosting(ctx.principal, await ctx.access.existing(req), req.posting)
+    return await _view(ctx, await ctx.journal.write(change))
 
 
 @action(

@@ -10,20 +10,29 @@ from enum import StrEnum
 from typing import Annotated
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
+    SkipValidation,
     StringConstraints,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
-from tidings.contract.models import Role, RoomKind
+from tidings.contract.events import is_reserved
+from tidings.contract.models import Posting, Role, RoomKind
 
 MAX_CONTENT = 16_384
+MAX_DATA = 16_384
+"""Bytes of the data of a message, as JSON in UTF-8."""
+MAX_EVENT_DATA = 65_536
+"""Bytes of the data of an application event, as JSON in UTF-8."""
 MAX_CURSORS = 10_000
 MAX_WRONG_CURSORS = 20
 MAX_ID = 64
@@ -57,6 +66,31 @@ Content = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_CONTENT, pattern=_NO_NUL),
     Field(examples=["Buenos días"]),
+]
+ContentBesideData = Annotated[
+    str,
+    StringConstraints(max_length=MAX_CONTENT, pattern=_NO_NUL),
+    Field(examples=["Buenos días"], description="May be empty if the message has `data`"),
+]
+Json = Annotated[JsonValue, SkipValidation]
+"""Any JSON; `tidings.actions.events.encode_data` checks it."""
+MessageData = Annotated[
+    dict[str, Json] | None,
+    Field(examples=[{"order": 17}], description=f"A JSON object of up to {MAX_DATA:,} bytes, for applications"),
+]
+
+
+def _publishable(name: str) -> str:
+    if is_reserved(name):
+        raise ValueError("this name is an event of the server, or reserved by Socket.IO's clients")
+    return name
+
+
+EventName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]{0,63}$"),
+    AfterValidator(_publishable),
+    Field(examples=["order.paid"], description="Not the name of an event of the server, nor reserved by Socket.IO"),
 ]
 DeviceName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)]
 
@@ -142,9 +176,15 @@ class SubjectInRoom(Payload):
         return self
 
 
+PostingField = Annotated[
+    Posting, _one_of(Posting), Field(description="Who may write: `members`, or `moderators` and the owner only")
+]
+
+
 class Create(Payload):
     topic_name: TopicName
     is_private: bool = False
+    posting: PostingField = Posting.MEMBERS
 
 
 class Subscribe(Payload):
@@ -159,15 +199,25 @@ class Invite(SubjectInRoom):
     pass
 
 
+def _need_content(content: str, info: ValidationInfo) -> str:
+    if not content and info.data.get("data") is None:
+        raise PydanticKnownError("string_too_short", {"min_length": 1})
+    return content
+
+
 class SendMessage(RoomRef):
-    content: Content
+    data: MessageData = None
+    content: ContentBesideData
     client_id: ClientId | None = Field(default=None, examples=["4f0c6a52-hola-1"])
     reply_to: Id | None = Field(default=None, description="`id` of a message in the same room")
+
+    _content_or_data = field_validator("content")(_need_content)
 
 
 class Edit(Payload):
     message_id: Id
-    content: Content
+    content: ContentBesideData
+    data: MessageData = Field(default=None, description="Left out: unchanged; null: removed")
 
 
 class Delete(Payload):
@@ -180,16 +230,33 @@ class React(Payload):
     remove: bool = False
 
 
-class GetHistory(RoomRef):
-    before: Seq | None = Field(default=None, description="Only messages with a smaller seq")
-    after: Seq | None = Field(default=None, description="Only messages with a larger seq")
+class _PageOfLog(RoomRef):
+    before: Seq | None = Field(default=None, description="Only those with a smaller seq")
+    after: Seq | None = Field(default=None, description="Only those with a larger seq")
     limit: Limit200 = 50
 
     @model_validator(mode="after")
-    def _one_direction(self) -> GetHistory:
+    def _one_direction(self) -> _PageOfLog:
         if self.before is not None and self.after is not None:
             raise ValueError("give before or after, not both")
         return self
+
+
+class GetHistory(_PageOfLog):
+    pass
+
+
+class Publish(RoomRef):
+    event: EventName
+    data: Json = Field(description=f"Any JSON of up to {MAX_EVENT_DATA:,} bytes", examples=[{"id": 17}])
+    client_id: ClientId | None = Field(default=None, examples=["order-17-paid"])
+    transient: bool = Field(
+        default=False, description="Only for members who are connected now: not in the log, delivered at most once"
+    )
+
+
+class GetEvents(_PageOfLog):
+    event: EventName | None = Field(default=None, description="Only events of this name")
 
 
 class Typing(RoomRef):
@@ -270,10 +337,15 @@ class CreateConversation(Payload):
         description="The other members. One, without a title: a direct conversation",
     )
     title: Title | None = None
+    posting: PostingField = Posting.MEMBERS
 
 
 class SetTitle(RoomRef):
     title: Title
+
+
+class SetPosting(RoomRef):
+    posting: PostingField
 
 
 class Kick(SubjectInRoom):

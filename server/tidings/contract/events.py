@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import ConfigDict, Field
 
 from tidings.contract.errors import CloseReason
-from tidings.contract.models import Message, Receipt, Role, Room, Timestamp, View
+from tidings.contract.models import Message, Posting, Receipt, Role, Room, Timestamp, View
 
 
 class Ready(View):
@@ -57,10 +57,13 @@ class MemberChanged(View):
 
 
 class RoomChanged(RoomEntry):
-    """The title of a group has changed."""
+    """The title of a group has changed, or who may write to the room. What is unchanged is left out."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     username: str = Field(description="The member who changed it")
-    title: str
+    title: str | None = None
+    posting: Posting | None = None
 
 
 class RoomAdded(View):
@@ -108,7 +111,30 @@ EVENTS: Final[dict[str, type[View]]] = {
     "receipt": Receipt,
     "closing": Closing,
 }
-"""Every event the server emits, by name."""
+"""Every event the server emits, by name; the events of applications have names of their own."""
+
+_RESERVED: Final = frozenset(
+    (
+        "message_append",
+        "message_finished",
+        "connect",
+        "connect_error",
+        "disconnect",
+        "disconnecting",
+        "newListener",
+        "removeListener",
+    )
+)
+"""Names that later versions of the contract use, and those that Socket.IO's clients do not accept."""
+
+
+def is_reserved(name: str) -> bool:
+    """Whether an application may not use this name for an event in `/`."""
+    return name in EVENTS or name in _RESERVED
+
+
+EVENT: Final = "event"
+"""The kind of the entries that are events of applications (`ApplicationEvent`)."""
 
 ENTRIES: Final[dict[str, str]] = {
     "message": "message",
@@ -117,8 +143,9 @@ ENTRIES: Final[dict[str, str]] = {
     "reaction": "reaction",
     "member": "member",
     "title": "room_changed",
+    "posting": "room_changed",
 }
-"""Every kind of entry in a room's log, and the event by which it is sent.
+"""Every kind of entry in a room's log, and the event by which it is sent; but `EVENT`, whose events have any name.
 
 The event of a kind that is neither a message nor a change of one has `room_id`, `seq`, and the fields of the entry's
 body; `username` is the user who appended the entry, unless the body names another.

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 Timestamp = Annotated[
     str,
@@ -54,6 +54,14 @@ class Role(StrEnum):
     MEMBER = "member"
 
 
+class Posting(StrEnum):
+    """Who may write to a room."""
+
+    MEMBERS = "members"
+    MODERATORS = "moderators"
+    """And the owner, and keys with the scope `publish`."""
+
+
 class Message(View):
     """A message of a room's log, in its current state."""
 
@@ -70,6 +78,35 @@ class Message(View):
     reply_to: str | None = Field(default=None, description="`id` of the message this one answers")
     reactions: dict[str, list[str]] = Field(default_factory=dict, description="emoji -> usernames")
     mentions: list[str] = Field(default_factory=list, description="Usernames of mentioned members")
+    data: dict[str, JsonValue] | None = Field(default=None, description="What an application has attached to it")
+
+
+class ApplicationEvent(View):
+    """An event as an application published it: an entry of a room's log, or transient."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)  # some fields may be left out
+
+    room_id: str
+    topic_name: str | None
+    seq: int | None = Field(default=None, ge=1, description="Position in the room's log; left out if transient")
+    id: str | None = Field(default=None, description="Left out if transient")
+    event: str = Field(description="The name under which it was published, and is sent")
+    sender: str
+    created_at: Timestamp
+    data: JsonValue
+    client_id: str | None = Field(default=None, description="As given by the sender; sent to the sender only")
+
+
+class Published(View):
+    """Answer of `publish`: the event is durable. Empty if it is transient."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    id: str | None = None
+    room_id: str | None = None
+    seq: int | None = None
+    event: str | None = None
+    created_at: Timestamp | None = None
 
 
 class Room(View):
@@ -94,6 +131,7 @@ class Room(View):
     read_seq: int = Field(description="The caller's read marker; 0 if not a member")
     unread: int = Field(description="Messages after `read_seq`")
     last_message: Message | None = None
+    posting: Posting
 
 
 class Member(View):
@@ -199,9 +237,9 @@ class ExportLine(View):
     """One record of an export: its `type`, and the fields of that type.
 
     The types are `profile`, `session`, `device`, `cursor` (of a device in a room), `room` (that the caller is in),
-    `read_marker`, `block`, `invitation_link`, `echo`, then `message` and `reaction` (added to a message, or removed),
-    from every room that the caller ever wrote to. The last record is `end`, with the number of `lines`, or an
-    `error`, which is an [Error](#error).
+    `read_marker`, `block`, `invitation_link`, `echo`, then `message`, `event` (of an application) and `reaction`
+    (added to a message, or removed), from every room that the caller ever wrote to. The last record is `end`, with
+    the number of `lines`, or an `error`, which is an [Error](#error).
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -217,6 +255,7 @@ class ExportLine(View):
         "invitation_link",
         "echo",
         "message",
+        "event",
         "reaction",
         "end",
         "error",
@@ -268,6 +307,11 @@ class AdminTopics(View):
 
 class History(View):
     messages: list[Message] = Field(description="In seq order")
+    has_more: bool = Field(description="Whether there are more in the requested direction")
+
+
+class PublishedEvents(View):
+    events: list[ApplicationEvent] = Field(description="In seq order")
     has_more: bool = Field(description="Whether there are more in the requested direction")
 
 

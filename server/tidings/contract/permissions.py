@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from tidings.contract.errors import ActionError, ErrorCode, not_found
-from tidings.contract.models import Role, RoomKind, timestamp
+from tidings.contract.models import Posting, Role, RoomKind, timestamp
 
 
 class Permission(StrEnum):
@@ -23,6 +23,7 @@ class Permission(StrEnum):
     JOIN = "join"
     LEAVE = "leave"
     SET_TITLE = "set the title"
+    SET_POSTING = "choose who may write"
     KICK = "kick"
     BAN = "ban"
     """Includes unbanning, and listing the banned users."""
@@ -57,7 +58,7 @@ ALLOWED: Final[dict[Role | None, frozenset[Permission]]] = {
     None: frozenset({Permission.JOIN}),
     Role.MEMBER: _MEMBER,
     Role.MODERATOR: _MEMBER | _MODERATES,
-    Role.OWNER: _MEMBER | _MODERATES,
+    Role.OWNER: _MEMBER | _MODERATES | {Permission.SET_POSTING},
 }
 """The permissions of each role; `None` is a signed-in user who is not a member."""
 
@@ -65,12 +66,16 @@ WITHOUT: Final[dict[tuple[RoomKind, bool], frozenset[Permission]]] = {
     (RoomKind.TOPIC, False): frozenset({Permission.INVITE, Permission.SET_TITLE}),
     (RoomKind.TOPIC, True): frozenset({Permission.JOIN, Permission.SET_TITLE}),
     (RoomKind.GROUP, True): frozenset({Permission.JOIN}),
-    (RoomKind.DIRECT, True): frozenset({Permission.JOIN, Permission.INVITE, Permission.LEAVE}) | _MODERATES,
+    (RoomKind.DIRECT, True): frozenset({Permission.JOIN, Permission.INVITE, Permission.LEAVE, Permission.SET_POSTING})
+    | _MODERATES,
 }
 """Permissions that do not exist in a kind of room, by (kind, is_private)."""
 
 SPEAKING: Final = frozenset({Permission.SEND, Permission.EDIT, Permission.REACT, Permission.TYPE})
 """Permissions that a muted member lacks, and a user whom the other member of a direct conversation has blocked."""
+
+WRITING: Final = frozenset({Permission.SEND, Permission.EDIT, Permission.TYPE})
+"""Permissions that a member lacks where only moderators write."""
 
 ON_A_MESSAGE: Final = frozenset({Permission.EDIT, Permission.DELETE, Permission.DELETE_ANY, Permission.REACT})
 """Permissions on a message, referred to by its id: users outside its room get `not_found`, even in a public room."""
@@ -87,6 +92,7 @@ def refusal(
     *,
     muted_until: int | None = None,
     blocked: bool = False,
+    posting: str = Posting.MEMBERS,
 ) -> ActionError | None:
     """The error that refuses an action; None if it is allowed.
 
@@ -95,6 +101,7 @@ def refusal(
     Args:
         muted_until: ms since the epoch, if the member is muted now.
         blocked: whether the other member of a direct conversation has blocked the caller.
+        posting: who may write to the room.
     """
     if role is None and is_private:
         return not_found()
@@ -108,6 +115,8 @@ def refusal(
         return ActionError(
             ErrorCode.FORBIDDEN, "not a member" if role is None else f"a {role} may not {_VERBS.get(need, need)}"
         )
+    if need in WRITING and role is Role.MEMBER and posting == Posting.MODERATORS:
+        return ActionError(ErrorCode.FORBIDDEN, "only moderators may write to this room")
     if need in SPEAKING:
         if muted_until is not None:
             until = timestamp(muted_until)

@@ -57,6 +57,8 @@ class HeldParts:
 
 def _size(part: Appended) -> int:
     return sum(
-        len(entry.payload.text) if isinstance(entry, EncodedEntry) else len(entry.content or entry.body or "")
+        len(entry.payload.text)
+        if isinstance(entry, EncodedEntry)
+        else len(entry.content or entry.body or "") + len(entry.data or "")
         for entry in part.entries
     )

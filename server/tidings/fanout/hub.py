@@ -25,7 +25,7 @@ from tidings.fanout.repair import Repairs
 from tidings.fanout.typing import TYPING_S, Typists
 from tidings.log import views
 from tidings.log.cursors import RECEIPT_MEMBERS, Cursors
-from tidings.log.notices import Personal
+from tidings.log.notices import Personal, Transient
 from tidings.log.views import RoomName
 from tidings.supervision import Loop
 from tidings.transport.timers import GetTimers
@@ -283,6 +283,10 @@ class Hub:
     def notify(self, user_key: int, event: str, payload: dict[str, Any]) -> None:
         """Send an event to all devices of a user, on any node; at most once."""
         self._publisher.publish(Personal(user_key, event, payload))
+
+    def publish_transient(self, room_key: int, event: str, payload: dict[str, Any]) -> None:
+        """Send an event to the members of a room who are connected, on any node; at most once."""
+        self._publisher.publish(Transient(room_key, event, payload))
 
     def confirm(self, connection: Connection, positions: Mapping[int, int]) -> None:
         """Move the cursors of the connection's device: it has received these rooms up to these seqs."""

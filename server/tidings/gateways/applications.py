@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -15,7 +15,7 @@ from tidings.actions.dispatch import Dispatcher
 from tidings.auth.limits import Limit
 from tidings.auth.principal import Principal
 from tidings.contract.errors import ActionError, ErrorCode
-from tidings.contract.events import EVENTS
+from tidings.contract.events import is_reserved
 from tidings.fanout.connection import Batch, Connection
 from tidings.fanout.hub import CONNECTIONS_PER_USER
 from tidings.fanout.publisher import Publisher
@@ -26,8 +26,6 @@ from tidings.transport.addresses import source_of
 from tidings.transport.socketio_server import NamespaceSocket, SocketIOServer
 from tidings_db.engine import Database
 from tidings_db.queries import users
-
-RESERVED: Final = frozenset(("connect", "connect_error", "disconnect"))
 
 logger = logging.getLogger("tidings.applications")
 
@@ -92,7 +90,7 @@ class RoomsOfHub:
 
 def _check_event(event: str, data: Any) -> None:
     """Raise ValueError for an event that cannot be sent to clients in `/`."""
-    if event in EVENTS or event in RESERVED:
+    if is_reserved(event):
         raise ValueError(f"`{event}` is an event of Tidings: an application cannot emit it in `/`")
     if isinstance(data, tuple):
         raise ValueError("an event in `/` has one argument")

@@ -169,6 +169,8 @@ def _type(schema: Schema) -> str:
             return "number"
         case "string" | "boolean" | "null":
             return str(schema["type"])
+        case None:  # any JSON
+            return "unknown"
         case _:
             raise TypeError(f"no TypeScript type for {schema}")
 

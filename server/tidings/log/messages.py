@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import orjson
 
 from tidings.auth import names
 from tidings.contract.errors import ActionError, ErrorCode, invalid, not_found
+from tidings.contract.events import EVENT
+from tidings.contract.models import Published
 from tidings.contract.permissions import Permission
 from tidings.log.transaction import Operation, RoomLog, Work
-from tidings.log.views import message, room_name, without_client_id
+from tidings.log.views import application_event, message, room_name, without_client_id
 from tidings_db.queries import log
 from tidings_db.queries.progress import MarkerRow
-from tidings_db.queries.rows import EntryRow
+from tidings_db.queries.rows import EntryRow, text_bytes
 
 T = TypeVar("T")
 
@@ -33,13 +35,17 @@ class AppendMessage(Operation[dict[str, Any]]):
     message may carry later changes.
     """
 
+    kind: ClassVar[str] = "message"
+
     content: str
     client_id: str | None = None
     reply_to: str | None = None
+    data: str | None = None
+    """JSON."""
 
     @property
     def size(self) -> int:
-        return 512 + (len(self.content) if self.content.isascii() else 4 * len(self.content))
+        return 512 + text_bytes(self.content) + text_bytes(self.data or "")
 
     @property
     def names(self) -> int:
@@ -56,13 +62,15 @@ class AppendMessage(Operation[dict[str, Any]]):
             earlier = work.sent.get((self.room_key, self.actor.user_key, self.client_id))
             if earlier is not None:
                 work.check(room, self.actor.user_key, Permission.READ)
-                return message(room_name(room.row), earlier, to_sender=True)
+                if earlier.kind != self.kind:
+                    raise ActionError(ErrorCode.CONFLICT, f"this `client_id` is that of another kind: {earlier.kind}")
+                return self.answer(self.view(room, earlier))
         work.check(room, self.actor.user_key, Permission.SEND)
         if self.reply_to is not None and (self.room_key, self.reply_to) not in work.known_messages:
             raise invalid("reply_to", "no such message in this room")
         message_id = new_message_id(work.now)
         entry = room.append(
-            "message",
+            self.kind,
             self.actor,
             work.now,
             message_id=message_id,
@@ -70,12 +78,34 @@ class AppendMessage(Operation[dict[str, Any]]):
             content=self.content,
             reply_to=self.reply_to,
             body=work.mentioned(room, self.content),
+            data=self.data,
         )
         if self.client_id is not None:
             work.sent[self.room_key, self.actor.user_key, self.client_id] = entry
-        work.markers[self.room_key, self.actor.user_key] = MarkerRow(entry.seq, entry.messages)
-        view = room.views[entry.seq] = message(room_name(room.row), entry, to_sender=True)
+        if self.kind == "message":
+            work.markers[self.room_key, self.actor.user_key] = MarkerRow(entry.seq, entry.messages)
+        view = room.views[entry.seq] = self.view(room, entry)
+        return self.answer(view)
+
+    def view(self, room: RoomLog, entry: EntryRow) -> dict[str, Any]:
+        """What the sender receives."""
+        return message(room_name(room.row), entry, to_sender=True)
+
+    def answer(self, view: dict[str, Any]) -> dict[str, Any]:
         return view
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEvent(AppendMessage):
+    """Append an application's event, once per `client_id`; `content` is its name. The result is a `Published`."""
+
+    kind: ClassVar[str] = EVENT
+
+    def view(self, room: RoomLog, entry: EntryRow) -> dict[str, Any]:
+        return application_event(room_name(room.row), entry, to_sender=True)
+
+    def answer(self, view: dict[str, Any]) -> dict[str, Any]:
+        return {name: view[name] for name in Published.model_fields}
 
 
 MAX_EMOJIS = 64
@@ -127,9 +157,13 @@ class MessageChange(Operation[T]):
 
 @dataclass(frozen=True, slots=True)
 class EditMessage(MessageChange[dict[str, Any]]):
-    """Replace the content of the actor's message; the result is the message. The same content is no change."""
+    """Replace the content and data of the actor's message; the result is the message. The same ones are no change."""
 
     content: str
+    data: str | None = None
+    """JSON; None: no data."""
+    keeps_data: bool = True
+    """Whether `data` is ignored, and the message keeps its own."""
 
     @property
     def names(self) -> int:
@@ -141,10 +175,13 @@ class EditMessage(MessageChange[dict[str, Any]]):
             raise not_found("message")
         if before.sender_key != self.actor.user_key:
             raise ActionError(ErrorCode.FORBIDDEN, "only the author of a message may edit it")
-        if before.content == self.content:
+        data = before.data if self.keeps_data else self.data
+        if before.content == self.content and before.data == data:
             return self.view(room, before)
+        if not self.content and data is None:
+            raise invalid("content", "empty, and the message has no data")
         body = work.mentioned(room, self.content)
-        after = before._replace(content=self.content, body=body, edited_at=work.now)
+        after = before._replace(content=self.content, body=body, data=data, edited_at=work.now)
         return self.write(work, room, "edit", after)
 
 
@@ -157,7 +194,7 @@ class DeleteMessage(MessageChange[dict[str, Any]]):
         if before.sender_key != self.actor.user_key:
             work.check(room, self.actor.user_key, Permission.DELETE_ANY)
         if not before.deleted:
-            after = before._replace(content=None, body=None, reactions=None, deleted=True)
+            after = before._replace(content=None, body=None, reactions=None, data=None, deleted=True)
             self.write(work, room, "delete", after)
         return {}
 

@@ -10,7 +10,7 @@ import orjson
 
 from tidings.auth.principal import Principal
 from tidings.contract.errors import ActionError, ErrorCode, not_found
-from tidings.contract.models import Role, RoomKind
+from tidings.contract.models import Posting, Role, RoomKind
 from tidings.contract.permissions import Permission
 from tidings.log.notices import Joined, Left
 from tidings.log.transaction import Operation, Work
@@ -42,10 +42,29 @@ class ChangeTitle(Operation[Snapshot]):
 
 
 @dataclass(frozen=True, slots=True)
+class ChangePosting(Operation[Snapshot]):
+    """Change who may write to a room."""
+
+    posting: Posting
+
+    def apply(self, work: Work) -> Snapshot:
+        assert self.room_key is not None
+        room = work.room(self.room_key)
+        work.check(room, self.actor.user_key, Permission.SET_POSTING)
+        if room.row.posting != self.posting:
+            rooms.set_posting(work.conn, self.room_key, self.posting)
+            room.row = room.row._replace(posting=self.posting)
+            room.append("posting", self.actor, work.now, body=orjson.dumps({"posting": self.posting}).decode())
+        work.save()
+        return rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
+
+
+@dataclass(frozen=True, slots=True)
 class CreateTopic(Operation[Snapshot]):
     topic_name: str
     name_key: str
     is_private: bool
+    posting: Posting = Posting.MEMBERS
 
     @property
     def creates(self) -> tuple[str, ...]:
@@ -65,6 +84,7 @@ class CreateTopic(Operation[Snapshot]):
             name_key=self.name_key,
             members=1,
             created_at=now,
+            posting=self.posting,
         )
         assert key is not None, "the name was claimed"
         return _begin(work, key, {owner: Role.OWNER})[owner]
@@ -130,6 +150,7 @@ class CreateGroup(Operation[Snapshot]):
 
     invited: tuple[int, ...]
     title: str | None
+    posting: Posting = Posting.MEMBERS
 
     @property
     def creates(self) -> tuple[str, ...]:
@@ -148,6 +169,7 @@ class CreateGroup(Operation[Snapshot]):
             title=self.title,
             members=1 + len(self.invited),
             created_at=work.now,
+            posting=self.posting,
         )
         assert key is not None
         return _begin(work, key, {owner: Role.OWNER} | dict.fromkeys(self.invited, Role.MEMBER))[owner]

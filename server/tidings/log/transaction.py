@@ -67,6 +67,7 @@ class RoomLog:
             edited_at=None,
             deleted=False,
             target_seq=fields.get("target_seq"),
+            data=fields.get("data"),
             target=fields.get("target"),
         )
         self.row = row._replace(
@@ -147,6 +148,7 @@ class Work:
             need,
             muted_until=muted_until if muted_until is not None and muted_until > self.now else None,
             blocked=standing.blocked,
+            posting=room.row.posting,
         )
         if error is not None:
             raise error

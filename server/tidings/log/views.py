@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from tidings.contract.events import ENTRIES, EVENTS, MessageChanged
-from tidings.contract.models import Message, Role, Room, RoomKind, timestamp
+from tidings.contract.events import ENTRIES, EVENT, EVENTS, MessageChanged
+from tidings.contract.models import Message, Posting, Role, Room, RoomKind, timestamp
 from tidings_db.queries.progress import ReceiptRow
 from tidings_db.queries.rooms import Snapshot
 from tidings_db.queries.rows import EntryRow, RoomRow
@@ -43,7 +43,25 @@ def message(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, An
         "reply_to": entry.reply_to,
         "reactions": orjson.loads(entry.reactions) if entry.reactions else {},
         "mentions": orjson.loads(entry.body) if entry.body else [],
+        "data": orjson.loads(entry.data) if entry.data else None,
     }
+
+
+def application_event(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, Any]:
+    """An `ApplicationEvent`, as `tidings.contract.models.ApplicationEvent` describes it."""
+    view = {
+        "room_id": room.room_id,
+        "topic_name": room.topic_name,
+        "seq": entry.seq,
+        "id": entry.message_id,
+        "event": entry.content,
+        "sender": entry.sender,
+        "created_at": timestamp(entry.created_at),
+        "data": orjson.loads(entry.data or "null"),
+    }
+    if to_sender and entry.client_id is not None:
+        view["client_id"] = entry.client_id
+    return view
 
 
 def _removed_message(room: RoomName, entry: EntryRow) -> dict[str, Any]:
@@ -63,6 +81,7 @@ def _removed_message(room: RoomName, entry: EntryRow) -> dict[str, Any]:
         "reply_to": None,
         "reactions": {},
         "mentions": [],
+        "data": None,
     }
 
 
@@ -100,10 +119,12 @@ class EncodedEntry(NamedTuple):
 
     def event(self, *, to_sender: bool) -> tuple[str, Any]:
         """See the function `event`."""
-        name = ENTRIES.get(self.kind, self.kind)
+        if self.kind != EVENT and (not to_sender or self.client_id is None):
+            return ENTRIES.get(self.kind, self.kind), self.payload
+        payload = orjson.loads(self.payload.text)
+        name = payload["event"] if self.kind == EVENT else ENTRIES.get(self.kind, self.kind)
         if not to_sender or self.client_id is None:
             return name, self.payload
-        payload = orjson.loads(self.payload.text)
         view = payload["message"] if self.kind in _CHANGES else payload
         view["client_id"] = self.client_id
         return name, payload
@@ -113,8 +134,12 @@ _CHANGES = {kind: name for kind, name in ENTRIES.items() if EVENTS[name] is Mess
 
 
 def without_client_id(view: dict[str, Any]) -> dict[str, Any]:
-    """A `message` that was made for its sender, as everybody else sees it."""
-    return view if view["client_id"] is None else {**view, "client_id": None}
+    """A `message` or an `application_event` that was made for its sender, as everybody else sees it."""
+    if view.get("client_id") is None:
+        return view
+    if "event" in view:
+        return {name: value for name, value in view.items() if name != "client_id"}
+    return {**view, "client_id": None}
 
 
 def event(
@@ -132,6 +157,9 @@ def event(
         view = without_client_id(view)
     if entry.kind == "message":
         return "message", message(room, entry, to_sender=to_sender) if view is None else view
+    if entry.kind == EVENT:
+        view = application_event(room, entry, to_sender=to_sender) if view is None else view
+        return view["event"], view
     change = _CHANGES.get(entry.kind)
     if change is not None:
         if view is None:
@@ -172,6 +200,7 @@ def room(snapshot: Snapshot, user_key: int, online: int) -> Room:
         read_seq=snapshot.read_seq,
         unread=snapshot.unread,
         last_message=shown,
+        posting=Posting(row.posting),
     )
 
 

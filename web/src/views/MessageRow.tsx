@@ -102,7 +102,7 @@ export const MessageRow = memo(function MessageRow({
             <Folded
               id={row.key}
               opened={tools.opened}
-              content={message.content}
+              content={shownOf(message)}
               mentions={message.mentions}
               me={tools.me}
             />
@@ -183,4 +183,9 @@ function DeliveryMark({ mark, readBy }: { mark: Mark; readBy: string }) {
       {mark === "sent" ? <Check size={14} aria-label={label} /> : <CheckCheck size={14} aria-label={label} />}
     </span>
   );
+}
+
+/** The text of a message; of one that has only an application's data, the data. */
+function shownOf({ content, data }: Message): string {
+  return content === "" && data != null ? `\`${JSON.stringify(data)}\`` : content;
 }

@@ -1,5 +1,6 @@
 import { useState } from "react";
 import { useClient } from "../context.ts";
+import type { Posting } from "../contract.gen.ts";
 import { open } from "../location.ts";
 import { Field, Form, useWork } from "./form.tsx";
 import { Dialog } from "./ui.tsx";
@@ -8,10 +9,11 @@ export function NewTopic({ onClose }: { onClose: () => void }) {
   const client = useClient();
   const [name, setName] = useState("");
   const [isPrivate, setPrivate] = useState(false);
+  const [posting, setPosting] = useState<Posting>("members");
   const { busy, error, run } = useWork();
   const create = () =>
     run(async () => {
-      const room = await client.ask("create", { topic_name: name.trim(), is_private: isPrivate });
+      const room = await client.ask("create", { topic_name: name.trim(), is_private: isPrivate, posting });
       open(room.room_id);
       onClose();
     });
@@ -40,6 +42,14 @@ export function NewTopic({ onClose }: { onClose: () => void }) {
               : "This topic will be public: everyone on this server can find it and join."}
           </p>
         </div>
+        <label className="check">
+          <input
+            type="checkbox"
+            checked={posting === "moderators"}
+            onChange={(event) => setPosting(event.target.checked ? "moderators" : "members")}
+          />
+          Only moderators can write
+        </label>
         <footer>
           <button type="button" className="button" onClick={onClose}>
             Cancel

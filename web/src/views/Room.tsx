@@ -9,6 +9,7 @@ import { Form, useWork } from "./form.tsx";
 import { Notice } from "./Notice.tsx";
 import type { RoomTask } from "./RoomDialog.tsx";
 import { RoomHeader } from "./RoomHeader.tsx";
+import { mayWrite } from "./rights.ts";
 import { Timeline } from "./Timeline.tsx";
 import { Typing } from "./Typing.tsx";
 import type { Target } from "./target.ts";
@@ -37,6 +38,7 @@ export function Room({
   const client = useClient();
   const kind = useView((view) => view.state.rooms.get(room_id)?.room.kind);
   const role = useView((view) => view.state.rooms.get(room_id)?.room.role);
+  const writes = useView((view) => mayWrite(view.state.rooms.get(room_id)?.room));
   const [target, setTarget] = useState<Target | null>(null);
   const [removing, setRemoving] = useState<Message | null>(null);
   const [task, setTask] = useState<RoomTask | null>(null);
@@ -71,7 +73,15 @@ export function Room({
       />
       {notice !== null && <Notice notice={notice} onClose={() => setNotice(null)} />}
       <Typing room_id={room_id} />
-      <Composer room_id={room_id} target={target} onTarget={setTarget} />
+      {writes ? (
+        <Composer room_id={room_id} target={target} onTarget={setTarget} />
+      ) : (
+        <div className="composer">
+          <p className="muted-here" role="status">
+            Only moderators can write in this room.
+          </p>
+        </div>
+      )}
       {removing !== null && <Removal message={removing} onClose={() => setRemoving(null)} />}
     </section>
   );

@@ -10,7 +10,7 @@ import { SuggestedUsers } from "./SuggestedUsers.tsx";
 import { Dialog } from "./ui.tsx";
 
 /** The dialogs of a room's menu. */
-export type RoomTask = "invite" | "link" | "rename" | "date" | "leave" | "block" | "unblock" | "address";
+export type RoomTask = "invite" | "link" | "rename" | "posting" | "date" | "leave" | "block" | "unblock" | "address";
 
 export function RoomDialog({
   task,
@@ -31,6 +31,23 @@ export function RoomDialog({
       return <InvitationDialog room={room} name={name} onClose={onClose} />;
     case "rename":
       return <Rename room={room} onClose={onClose} />;
+    case "posting": {
+      const posting = room.posting === "members" ? "moderators" : "members";
+      return (
+        <Confirm
+          title={posting === "members" ? "Let all members write?" : "Let only moderators write?"}
+          does={posting === "members" ? "Let all write" : "Restrict"}
+          work={async () => void (await client.ask("set_posting", { room_id: room.room_id, posting }))}
+          onClose={onClose}
+        >
+          <p>
+            {posting === "members"
+              ? "Every member of this room will be able to write."
+              : "Other members will read, and react to messages, but not write."}
+          </p>
+        </Confirm>
+      );
+    }
     case "date":
       return <GoToDate room={room} onClose={onClose} />;
     case "leave":

@@ -9,6 +9,7 @@ import {
   Link,
   Lock,
   LogOut,
+  Megaphone,
   MoreVertical,
   Pencil,
   Search,
@@ -90,6 +91,12 @@ export function RoomHeader({
         {room.kind === "group" && moderates(room.role) && (
           <Item onClick={() => setTask("rename")}>
             <Pencil size={18} /> Rename
+          </Item>
+        )}
+        {room.kind !== "direct" && room.role === "owner" && (
+          <Item onClick={() => setTask("posting")}>
+            <Megaphone size={18} />{" "}
+            {room.posting === "members" ? "Let only moderators write" : "Let all members write"}
           </Item>
         )}
         <Item onClick={onCopyLink}>

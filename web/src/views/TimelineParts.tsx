@@ -85,6 +85,13 @@ function NoteText({ note }: { note: Note }) {
         {name} renamed the group to <bdi>“{note.title}”</bdi>.
       </>
     );
+  if (note.change === "posting")
+    return (
+      <>
+        {name} chose that{" "}
+        {note.title === "moderators" ? "only moderators can write here" : "all members can write here"}.
+      </>
+    );
   if (note.change === "role")
     return (
       <>

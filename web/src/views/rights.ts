@@ -7,6 +7,11 @@ export function moderates(role: Role | null): boolean {
   return role === "owner" || role === "moderator";
 }
 
+/** Whether the user may write: where only moderators do, they must be one. */
+export function mayWrite(room: Room | undefined): boolean {
+  return room === undefined || room.posting !== "moderators" || moderates(room.role);
+}
+
 /** Whether the user may invite others. Public topics need no invitation, and direct conversations allow none. */
 export function mayInvite(room: Room): boolean {
   return room.role !== null && (room.kind === "group" || (room.kind === "topic" && room.is_private));

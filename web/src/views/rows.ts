@@ -157,6 +157,7 @@ function messageOf(unsent: Unsent, me: string): Message {
     reply_to: unsent.reply_to,
     reactions: {},
     mentions: [],
+    data: null,
   };
 }
 
