@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import AliasChoices, BaseModel, SecretStr, TypeAdapter
+from pydantic import AliasChoices, BaseModel, JsonValue, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 
 import tidings.actions
@@ -112,6 +112,8 @@ def type_of(hint: Any) -> str:
         return "object" if value is Any else f"{{{type_of(key)}: {type_of(value)}}}"
     if hint is type(None):
         return "null"
+    if hint is JsonValue:
+        return "any JSON"
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return " or ".join(f"`{value}`" for value in hint)
     if isinstance(hint, type) and issubclass(hint, BaseModel):

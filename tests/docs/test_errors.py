@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.support.client import REGISTRY, Client, Refused, connected
 from tests.support.examples import example
 from tests.support.node import PASSWORD, RunningNode, running_node
 from tidings.actions.dispatch import Action
+from tidings.actions.events import MAX_DEPTH
 from tidings.contract.actions import MAX_CONTENT, MAX_GROUP, RoomRef, SubjectInRoom
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.log.messages import MAX_EMOJIS
@@ -25,6 +27,7 @@ from tidings_db.queries import users
 NOTICIAS, SECRETO, ABIERTO = {"topic_name": "noticias"}, {"topic_name": "secreto"}, {"topic_name": "abierto"}
 NOBODY, MYSELF, OMAR = {"username": "nobody"}, {"username": "diego"}, {"username": "omar"}
 LONG = "x" * (MAX_CONTENT + 1)
+DEEP = reduce(lambda inner, _: [inner], range(MAX_DEPTH), [])
 DIRECT, SECRET, FULL = "<direct>", "<secreto>", "<full>"
 OF_OMAR, OWN, DELETED, UNSEEN = "<of omar>", "<own>", "<deleted>", "<unseen>"
 FULL_OF_EMOJIS, BEFORE_MUTE, OWN_BEFORE_MUTE, TO_SATOSHI = "<emojis>", "<before>", "<own before>", "<to satoshi>"
@@ -63,9 +66,17 @@ OWN_REASONS: dict[str, Refusals] = {
     "message": {
         ErrorCode.INVALID: [ABIERTO | {"reply_to": "none"}],
         ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}],
-        ErrorCode.TOO_LARGE: [ABIERTO | {"content": LONG}],
+        ErrorCode.TOO_LARGE: [ABIERTO | {"content": LONG}, ABIERTO | {"content": "x", "data": {"x": LONG}}],
+        ErrorCode.CONFLICT: [ABIERTO | {"content": "x", "client_id": "of an event"}],
+    },
+    "publish": {
+        ErrorCode.INVALID: [ABIERTO | {"data": DEEP}],
+        ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}],
+        ErrorCode.TOO_LARGE: [ABIERTO | {"data": 4 * LONG}],
+        ErrorCode.CONFLICT: [ABIERTO | {"client_id": "of a message"}],
     },
     "edit": {
+        ErrorCode.INVALID: [{"message_id": OWN, "content": "", "data": None}],
         ErrorCode.FORBIDDEN: [{"message_id": OF_OMAR}, {"message_id": OWN_BEFORE_MUTE}, {"message_id": TO_SATOSHI}],
         ErrorCode.NOT_FOUND: [{"message_id": DELETED}],
         ErrorCode.TOO_LARGE: [{"message_id": OWN, "content": LONG}],
@@ -142,6 +153,7 @@ TOO_MANY: dict[str, dict[str, Any]] = {
     "create_conversation": {"usernames": ["eva", "omar"]},
     "create_invitation_link": {"topic_name": "corro"},
     "message": {"username": "eva", "content": "x"},
+    "publish": {"username": "eva", "event": "x", "data": 1},
 }
 
 
@@ -197,6 +209,8 @@ async def _set_up(node: RunningNode, omar: Client, diego: Client, satoshi: Clien
     ids[OWN] = ids[FULL_OF_EMOJIS] = (await diego.ask("message", ABIERTO | {"content": "x"}))["id"]
     for number in range(MAX_EMOJIS):
         await diego.ask("react", message_id=ids[FULL_OF_EMOJIS], emoji=f"e{number}")
+    await diego.ask("message", ABIERTO | {"content": "x", "client_id": "of a message"})
+    await diego.ask("publish", ABIERTO | {"event": "x", "data": 1, "client_id": "of an event"})
     await diego.ask("create", topic_name="corro", is_private=True)
     ids[INTO_CORRO] = (await diego.ask("create_invitation_link", topic_name="corro"))["code"]
     await diego.ask("ban", topic_name="corro", username="satoshi")

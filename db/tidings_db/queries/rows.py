@@ -47,7 +47,7 @@ class RoomRow(NamedTuple):
     changes: int
     """How often members or their roles have changed."""
     posting: str = "members"
-    """Who may write: see `tidings.contract.models.Posting`."""
+    """The members who may write: see `tidings.contract.models.Posting`."""
 
 
 class EntryRow(NamedTuple):

@@ -57,13 +57,13 @@ class MemberChanged(View):
 
 
 class RoomChanged(RoomEntry):
-    """The title of a group has changed, or who may write to the room. What is unchanged is left out."""
+    """The title has changed, or who may write."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     username: str = Field(description="The member who changed it")
-    title: str | None = None
-    posting: Posting | None = None
+    title: str | None = Field(default=None, description="Of a group; left out if unchanged")
+    posting: Posting | None = Field(default=None, description="Left out if unchanged")
 
 
 class RoomAdded(View):

@@ -55,7 +55,7 @@ class Role(StrEnum):
 
 
 class Posting(StrEnum):
-    """Who may write to a room."""
+    """The members who may write to a room."""
 
     MEMBERS = "members"
     MODERATORS = "moderators"
@@ -131,7 +131,7 @@ class Room(View):
     read_seq: int = Field(description="The caller's read marker; 0 if not a member")
     unread: int = Field(description="Messages after `read_seq`")
     last_message: Message | None = None
-    posting: Posting
+    posting: Posting = Field(default=Posting.MEMBERS, description="The members who may write")
 
 
 class Member(View):

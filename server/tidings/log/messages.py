@@ -88,7 +88,7 @@ class AppendMessage(Operation[dict[str, Any]]):
         return self.answer(view)
 
     def view(self, room: RoomLog, entry: EntryRow) -> dict[str, Any]:
-        """What the sender receives."""
+        """The entry on the wire, as its sender receives it."""
         return message(room_name(room.row), entry, to_sender=True)
 
     def answer(self, view: dict[str, Any]) -> dict[str, Any]:

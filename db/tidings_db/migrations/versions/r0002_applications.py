@@ -1,4 +1,4 @@
-"""What applications built on Tidings need: events, data of messages, who may write to a room."""
+"""Events of applications, data of messages, and rooms to which only moderators write."""
 
 import sqlalchemy as sa
 from alembic import op
