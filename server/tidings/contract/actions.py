@@ -399,7 +399,7 @@ class AdminGetTopics(Payload):
 
 
 class Authenticate(Payload):
-    token: str = Field(min_length=1, max_length=4096)
+    token: str = Field(min_length=1, max_length=8192)
 
 
 class Register(Payload):
@@ -417,7 +417,7 @@ class ConnectAuth(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    token: str = Field(min_length=1, max_length=4096)
+    token: str = Field(min_length=1, max_length=8192)
     device: DeviceName = Field(
         default="default",
         examples=["laptop"],
