@@ -353,6 +353,7 @@ def make_auth(
         database,
         publisher,
         external=make_external(settings, options),
+        registration=settings.registration,
         token_minutes=settings.access_token_expire_minutes,
         session_days=settings.session_days,
         attempts=attempts,

@@ -15,6 +15,7 @@ from tidings.auth.external import ExternalToken, ExternalTokens, admit, is_exter
 from tidings.auth.limits import QUOTAS
 from tidings.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
 from tidings.auth.principal import NO_SESSION, Principal
+from tidings.auth.registration import Registration, RegistrationMode
 from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
 from tidings.fanout.publisher import Publisher
@@ -42,6 +43,7 @@ class Auth:
         token_minutes: int,
         attempts: Attempts | None = None,
         external: ExternalTokens | None = None,
+        registration: RegistrationMode = "open",
         sessions: int = QUOTAS["sessions"],
         session_days: int = 0,
         bcrypt_rounds: int = BCRYPT_ROUNDS,
@@ -50,6 +52,7 @@ class Auth:
         Args:
             attempts: limits logins and registrations; None: they are not limited.
             external: verifies the tokens of another issuer; None: they are refused.
+            registration: who may create an account.
             sessions: the most sessions of a user; a new one ends the oldest. 0: no bound.
             session_days: the longest life of a session, however often it is refreshed; 0: no bound. A session that
                 lasts until logout has none: `tidings.log.purge` withdraws it when it has been unused for as long.
@@ -62,6 +65,7 @@ class Auth:
         self._token_ms = token_minutes * 60_000
         self.attempts = attempts
         self._external = external
+        self.registration = Registration(database, registration)
         self._sessions = sessions
         self._life_ms = session_days * 86_400_000 or None
         self.used: set[int] = set()
@@ -81,21 +85,31 @@ class Auth:
             self._external.stop()
 
     async def register(
-        self, raw_name: str, password: str, address: str, agent: str | None = None, *, until_logout: bool = False
+        self,
+        raw_name: str,
+        password: str,
+        address: str,
+        agent: str | None = None,
+        *,
+        until_logout: bool = False,
+        invitation: str | None = None,
     ) -> tuple[str, int, UserRow]:
         """Create an account and sign in: token, its expiry (ms), user.
 
-        Raises `invalid`, `conflict` or `rate_limited`.
+        Raises `invalid`, `conflict`, `rate_limited`, or `forbidden` without a valid invitation where one is needed.
         """
         username = names.username(raw_name)
         if self.attempts is not None:
             await self.attempts.register(address)
+        await self.registration.check(invitation)
         hashed = await self.passwords.hash(password, Caller(source_of(address), known=False))
         now = now_ms()
 
         def insert(conn: Transaction) -> UserRow | None:
-            key = users.add(conn, username, hashed, now)
-            return None if key is None else users.by_key(conn, names.username_key(username))
+            if users.add(conn, username, hashed, now) is None:
+                return None
+            self.registration.use(conn, invitation)
+            return users.by_key(conn, names.username_key(username))
 
         user = await self._db.write(insert)
         if user is None:

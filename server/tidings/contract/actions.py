@@ -398,6 +398,22 @@ class AdminGetTopics(Payload):
     limit: Limit500 = 100
 
 
+class CreateRegistrationLink(Payload):
+    expires_in: Seconds = Field(default=7 * 24 * 3600, description="Seconds")
+    uses: Annotated[int, Field(ge=1, le=1_000_000), _INTEGRAL] = Field(
+        default=1, description="How many users may register with it"
+    )
+
+
+class GetRegistrationLinks(Payload):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class RegistrationLinkRef(Payload):
+    link_id: Id
+
+
 class Authenticate(Payload):
     token: str = Field(min_length=1, max_length=8192)
 
@@ -405,6 +421,11 @@ class Authenticate(Payload):
 class Register(Payload):
     username: Username
     password: str = Field(description="8–72 bytes in UTF-8")
+    invitation: Id | None = Field(
+        default=None,
+        description="The code of a registration link; needed where registration is by invitation",
+        examples=[None],
+    )
 
 
 class Login(Payload):
