@@ -329,6 +329,7 @@ async def test_a_disabled_user_is_refused_with_a_new_token_too(server: RunningNo
         await check_closed(omar)
     for jti in ("1", "2"):
         assert await code(server.url, token("omar", jti=jti)) == "token_revoked"
+    assert len(await columns(server, sessions.select())) == 1
 
 
 # -- which tokens ---------------------------------------------------------------------------------------------------
