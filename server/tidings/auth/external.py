@@ -67,7 +67,7 @@ logger = logging.getLogger("tidings.external")
 class Key(NamedTuple):
     kid: str | None
     material: Any
-    """What PyJWT verifies with: a public key of `cryptography`, or a shared secret."""
+    """A public key of `cryptography`, or a shared secret: the argument of PyJWT."""
     algorithms: frozenset[str]
 
 

@@ -1,4 +1,4 @@
-"""Who may create an account (`TIDINGS_REGISTRATION`), and the links that let newcomers do it."""
+"""The policy on new accounts (`TIDINGS_REGISTRATION`), and the links that let newcomers register."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tidings_db.queries.registration import RegistrationLinkRow
 RegistrationMode = Literal["open", "invite", "closed"]
 
 
-class Registration:
+class RegistrationPolicy:
     """The check of every registration."""
 
     def __init__(self, database: Database, mode: RegistrationMode) -> None:

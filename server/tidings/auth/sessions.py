@@ -15,7 +15,7 @@ from tidings.auth.external import ExternalToken, ExternalTokens, admit, is_exter
 from tidings.auth.limits import QUOTAS
 from tidings.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
 from tidings.auth.principal import NO_SESSION, Principal
-from tidings.auth.registration import Registration, RegistrationMode
+from tidings.auth.registration import RegistrationMode, RegistrationPolicy
 from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
 from tidings.fanout.publisher import Publisher
@@ -65,7 +65,7 @@ class Auth:
         self._token_ms = token_minutes * 60_000
         self.attempts = attempts
         self._external = external
-        self.registration = Registration(database, registration)
+        self.registration = RegistrationPolicy(database, registration)
         self._sessions = sessions
         self._life_ms = session_days * 86_400_000 or None
         self.used: set[int] = set()
