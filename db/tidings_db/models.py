@@ -55,6 +55,10 @@ class User(Base, table=True):
     last_seen: int | None = _ms(default=None)
     disabled: bool = False
     admin: bool = False
+    display_name: str | None = Field(default=None, description="Shown; the username stays the name")
+    issuer: str | None = Field(
+        default=None, description="The issuer of the external token that made the user; None: made on this server"
+    )
 
 
 class Block(Base, table=True):
@@ -87,6 +91,24 @@ class Session(Base, table=True):
     until_logout: bool | None = Field(
         default=None, description="Ends with the user's other sessions of this kind, at a logout"
     )
+    external: bool | None = Field(
+        default=None, description="Made by an external token: ends at its `exp` and is not extended here"
+    )
+
+
+class RegistrationLink(Base, table=True):
+    """A code that lets newcomers register where registration is by invitation."""
+
+    __tablename__: ClassVar[Any] = "registration_link"
+
+    id: str = Field(primary_key=True, description="Names the link without its code")
+    code_hash: str = Field(unique=True, description="SHA-256 of the code, which is not stored")
+    user_id: int | None = _key(
+        default=None, nullable=True, foreign_key="user.id", description="Its creator; None: the command line"
+    )
+    created_at: int = _ms()
+    expires_at: int = _ms()
+    uses_left: int = _ms()
 
 
 class Device(Base, table=True):
@@ -397,6 +419,7 @@ names = _table(Name)
 users = _table(User)
 blocks = _table(Block)
 sessions = _table(Session)
+registration_links = _table(RegistrationLink)
 devices = _table(Device)
 rooms = _table(Room)
 members = _table(Member)

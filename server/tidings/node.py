@@ -18,6 +18,7 @@ from tidings.actions.context import Parts
 from tidings.actions.dispatch import Dispatcher, Registry
 from tidings.actions.echo_channel import EchoChannel
 from tidings.auth.attempts import Attempts, MemoryStore, Rates, attempt_rates, kept_ms
+from tidings.auth.external import ExternalTokens, key_from
 from tidings.auth.limits import Limit, Limits
 from tidings.auth.passwords import BCRYPT_ROUNDS
 from tidings.auth.sessions import Auth
@@ -89,6 +90,8 @@ class NodeOptions:
     """Options of the Socket.IO gateway (`connect_timeout`, `ping_interval`)."""
     websocket: Mapping[str, Any] = field(default_factory=dict)
     """Options of the WebSocket gateways, those of the dialects included."""
+    external: Mapping[str, Any] = field(default_factory=dict)
+    """Options of `ExternalTokens` (`clock`, `fetch_s`)."""
     echo: Mapping[str, float] = field(default_factory=dict)
     """Options of the echo channel (`answer_s`, `idle_s`)."""
 
@@ -349,12 +352,35 @@ def make_auth(
     return Auth(
         database,
         publisher,
+        external=make_external(settings, options),
+        registration=settings.registration,
         token_minutes=settings.access_token_expire_minutes,
         session_days=settings.session_days,
         attempts=attempts,
         sessions=quotas.sessions,
         bcrypt_rounds=options.bcrypt_rounds,
     )
+
+
+def make_external(settings: Settings, options: NodeOptions) -> ExternalTokens | None:
+    """Raises `SettingsError`."""
+    if not settings.jwt_issuer:
+        return None
+    setting = "TIDINGS_JWT_KEY"
+    try:
+        key = None if settings.jwt_jwks_url else key_from(settings.jwt_key.get_secret_value())
+        setting = "TIDINGS_JWT_ISSUER"
+        return ExternalTokens(
+            settings.jwt_issuer,
+            key=key,
+            jwks_url=settings.jwt_jwks_url,
+            audience=settings.jwt_audience,
+            username_claim=settings.jwt_username_claim,
+            name_claim=settings.jwt_name_claim,
+            **options.external,
+        )
+    except ValueError as error:
+        raise SettingsError(f"{setting}: {error}") from None
 
 
 def make_gateways(

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.accounts.external_issuer import AUDIENCE, ISSUER, Clock, Issuer
 from tests.accounts.gate import Gate, server_bcrypt
 from tests.support.client import DEADLINE_S, Client
 from tests.support.node import NO_TLS, RunningNode, running_node
@@ -46,3 +47,29 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     monkeypatch.setattr(server_bcrypt(), "checkpw", gate.checkpw)
     yield gate
     gate.open()
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    async with Issuer().running() as issuer:
+        yield issuer
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def trusting(issuer: Issuer, clock: Clock, database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    """A running node that accepts the tokens of `issuer`, and fetches its keys by `clock`."""
+    options = {"external": {"clock": clock}}
+    async with running_node(
+        database_url,
+        tmp_path,
+        options=options,
+        jwt_jwks_url=issuer.url,
+        jwt_issuer=ISSUER,
+        jwt_audience=AUDIENCE,
+    ) as node:
+        yield node

@@ -81,6 +81,22 @@ async def test_commands_appoint_administrators_and_enable_users(serve: Start, co
         assert "no such user" in (await command("user", change, "nobody", status=1)).err
 
 
+async def test_invite_prints_a_link_with_which_one_user_registers(serve: Start, command: Run) -> None:
+    server = await serve(TIDINGS_REGISTRATION="invite")
+    result = await command("invite", "--days", "2")
+    assert result.out.startswith(f"{server.url}/?invitation=")
+    public = await command("invite", TIDINGS_PUBLIC_URL="https://chat.example.org")
+    assert public.out.startswith("https://chat.example.org/?invitation=")
+    code = result.out.strip().rpartition("=")[2]
+    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=30) as http:
+        statuses = [
+            (await http.post("/api/register", json={"username": name, "password": PASSWORD, **fields})).status_code
+            for name, fields in (("omar", {}), ("omar", {"invitation": code}), ("diego", {"invitation": code}))
+        ]
+    assert statuses == [403, 201, 403]
+    await command("user", "add", "eva", "--password-stdin", stdin=f"{PASSWORD}\n")
+
+
 async def test_commands_without_a_server_create_the_database_and_the_key(command: Run, tmp_path: Path) -> None:
     await command("user", "add", "omar", "--password-stdin", stdin=f"{PASSWORD}\n")
     token = (await command("token", "omar")).out.strip()

@@ -260,7 +260,9 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
     provoked: dict[str, set[ErrorCode]] = defaultdict(set)
     async with httpx.AsyncClient(base_url=node.url, timeout=30) as http:
 
-        async def ask(action: str, path: str, caller: str | None = None, method: str = "POST", **body: str) -> None:
+        async def ask(
+            action: str, path: str, caller: str | None = None, method: str = "POST", **body: object
+        ) -> None:
             headers = {} if caller is None else {"Authorization": f"Bearer {tokens[caller]}"}
             answer = await http.request(method, path, headers=headers, json=body or None)
             if not answer.is_success:
@@ -273,6 +275,10 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
         for caller, user in (("diego", "omar"), ("omar", "omar"), ("omar", "nobody")):
             await ask("admin_disable_user", f"/api/admin/users/{user}/disable", caller)
             await ask("admin_enable_user", f"/api/admin/users/{user}/enable", caller)
+        await ask("create_registration_link", "/api/admin/registration-links", "diego", uses=1)
+        await ask("get_registration_links", "/api/admin/registration-links", "diego", "GET")
+        for caller in ("diego", "omar"):
+            await ask("delete_registration_link", "/api/admin/registration-links/none", caller, "DELETE")
         for caller, room in (("diego", ids[SECRET]), ("omar", ids[DIRECT]), ("omar", "none")):
             await ask("admin_delete_topic", f"/api/admin/topics/{room}", caller, "DELETE")
 
@@ -287,6 +293,9 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
             await auth.change_password(eva, checked, "a third password")
         provoked["change_password"].add(refused.value.code)
 
+        node.node.auth.registration.mode = "closed"
+        await ask("register", "/api/register", username="nuevo", password=PASSWORD)
+        node.node.auth.registration.mode = "open"
         for action, password in (("login", "wrong password"), ("register", PASSWORD)):
             for _ in range(40):
                 await ask(action, f"/api/{action}", username="satoshi", password=password)

@@ -193,6 +193,7 @@ def _has_arrived(live: Client, room: dict[str, Any]) -> bool:
 
 
 async def _manage_the_account(omar: Caller, anyone: Caller) -> None:
+    assert await anyone.ask("get_registration") == {"registration": "open"}
     await anyone.ask("login", username="omar", password=PASSWORD)
     sessions = (await omar.ask("get_sessions"))["sessions"]
     assert [session["current"] for session in sessions] == [False, True, False]
@@ -208,6 +209,11 @@ async def _administrate(diego: Caller, private_id: str) -> None:
     assert [(user["username"], user["admin"]) for user in users_] == [("diego", True), ("omar", False)]
     topics = (await diego.ask("admin_get_topics"))["topics"]
     assert [topic["topic_name"] for topic in topics] == ["noticias", "secreto"]
+    link = await diego.ask("create_registration_link", uses=2)
+    assert (await diego.ask("get_registration_links", limit=10))["links"] == [
+        {name: value for name, value in link.items() if name != "code"}
+    ]
+    await diego.ask("delete_registration_link", link_id=link["link_id"])
     await diego.ask("admin_delete_topic", room_id=private_id)
     problem(await diego.raw("history", room_id=private_id), "not_found")
 

@@ -1,8 +1,9 @@
 /** Accounts, sessions and what a browser keeps of them. */
 import { readFile } from "node:fs/promises";
 import { PASSWORD } from "./support/account.ts";
-import type { Person } from "./support/person.ts";
+import { Person } from "./support/person.ts";
 import { newConversation, newTopic } from "./support/rooms.ts";
+import { Server } from "./support/server.ts";
 import { expect, test } from "./support/world.ts";
 
 async function openSettings(person: Person, tab: string) {
@@ -30,6 +31,28 @@ test("a wrong password and a taken name are explained; the right password signs 
   await other.button("Create account").click();
   await expect.poll(() => other.page.getByRole("alert").textContent()).toMatch(/taken/);
   await other.signIn();
+});
+
+test.for([
+  ["invite", "To create an account, open the link of an administrator."],
+  ["closed", "New accounts are made by the administrators of this server only."],
+] as const)("where registration is not open (%s), the page says so", async ([mode, reason], { browser }) => {
+  const server = await Server.start({ TIDINGS_REGISTRATION: mode });
+  const omar = await Person.arrive(browser, server.url, "omar");
+  try {
+    await omar.button("Create account").click();
+    await expect.poll(() => omar.page.getByRole("alert").textContent()).toBe(reason);
+    if (mode === "invite") {
+      await omar.page.goto(await server.invite());
+      await omar.page.getByText("You have been invited to create an account here.").waitFor();
+      await omar.signUp();
+      expect(omar.page.url()).not.toContain("invitation");
+    }
+  } finally {
+    await omar.close();
+    await server.remove();
+  }
+  expect(omar.problems).toEqual([]);
 });
 
 test("signing out deletes all stored data, even after a reload", async ({ person }) => {

@@ -1,6 +1,7 @@
 /**
  * The page's address: `#/room/ID`; `#/room/ID/SEQ`, a message in it; `#/topic/ID/NAME` and `#/topic/ID/NAME/SEQ`, the
- * same of a public topic, for sharing; `#/join/CODE` or `#/join/CODE/NAME`, an invitation.
+ * same of a public topic, for sharing; `#/join/CODE` or `#/join/CODE/NAME`, an invitation. `?invitation=CODE` is a link for
+ * registration.
  */
 import { useMemo } from "react";
 import { navigate, useHashLocation } from "wouter/use-hash-location";
@@ -44,6 +45,19 @@ export function useRoute(): Route {
 
 export function open(room_id: string | null, seq: number | null = null, options?: { replace?: boolean }): void {
   navigate(pathTo(room_id, seq), options);
+}
+
+/** The code of the registration link that was opened. */
+export function registrationCode(): string | null {
+  return new URLSearchParams(window.location.search).get("invitation") || null;
+}
+
+/** Remove a used code from the address. */
+export function dropRegistrationCode(): void {
+  if (registrationCode() === null) return;
+  const url = new URL(window.location.href);
+  url.searchParams.delete("invitation");
+  window.history.replaceState(window.history.state, "", url);
 }
 
 /** The `href` of a room or a message. */

@@ -1,5 +1,5 @@
 /** The signed-in session, and requests over HTTP, which need no live connection. */
-import type { ActionError, Credentials, ErrorCode } from "./contract.gen.ts";
+import type { ActionError, Credentials, ErrorCode, Registration } from "./contract.gen.ts";
 
 export interface Session {
   readonly username: string;
@@ -84,8 +84,20 @@ export async function signIn(username: string, password: string): Promise<Sessio
   return asSession(await post("api/login", { username, password }));
 }
 
-export async function createAccount(username: string, password: string): Promise<Session> {
-  return asSession(await post("api/register", { username, password }));
+/** `invitation`: the code of a registration link; null: without one. */
+export async function createAccount(
+  username: string,
+  password: string,
+  invitation: string | null = null,
+): Promise<Session> {
+  return asSession(
+    await post("api/register", { username, password, ...(invitation === null ? {} : { invitation }) }),
+  );
+}
+
+/** Who may create an account. Raises `Refused`. */
+export async function registration(): Promise<Registration["registration"]> {
+  return ((await request("api/registration", {})) as Registration).registration;
 }
 
 export async function refreshed(session: Session): Promise<Session> {

@@ -20,7 +20,9 @@ def _newest(table: Any) -> Any:
 
 
 _ENDED = and_(
-    or_(sessions.c.expires_at < _BEFORE, sessions.c.revoked_at < _BEFORE), sessions.c.id != _newest(sessions)
+    # A withdrawn session of an external token stays until the token expires: else the token would make another one.
+    or_(sessions.c.expires_at < _BEFORE, and_(sessions.c.revoked_at < _BEFORE, sessions.c.external.is_not(True))),
+    sessions.c.id != _newest(sessions),
 )
 _UNUSED = and_(
     sessions.c.until_logout.is_(True),

@@ -54,7 +54,15 @@ def claim_name(conn: Connection, key: str, kind: str) -> bool:
     return bool(kind == "user" == owner_kind)
 
 
-def add(conn: Connection, username: str, password_hash: str | None, now: int) -> int | None:
+def add(
+    conn: Connection,
+    username: str,
+    password_hash: str | None,
+    now: int,
+    *,
+    issuer: str | None = None,
+    display_name: str | None = None,
+) -> int | None:
     """Create a user; None if the name is taken, or looks like another user's."""
     if not claim_name(conn, name_key(username), "user"):
         return None
@@ -68,6 +76,8 @@ def add(conn: Connection, username: str, password_hash: str | None, now: int) ->
             created_at=now,
             disabled=False,
             admin=False,
+            issuer=issuer,
+            display_name=display_name,
         )
         .on_conflict_do_nothing()
         .returning(users.c.id)
@@ -175,6 +185,23 @@ def add_session(
     return int(conn.execute(insert(sessions).values(**row, **details).returning(sessions.c.id)).scalar_one())
 
 
+def issuer_of(conn: Connection, user_key: int) -> str | None:
+    """The issuer of the external token that made the user."""
+    return conn.execute(select(users.c.issuer).where(users.c.id == user_key)).scalar()
+
+
+def admit_external(conn: Connection, sid: str, user_key: int, now: int, expires_at: int) -> None:
+    """Create the session of an external token, or extend it to the token's expiry, also if it was withdrawn.
+
+    So a withdrawn session is kept for as long as a token of it is valid.
+    """
+    new = insert_or(conn.dialect.name, sessions).values(
+        sid=sid, user_id=user_key, created_at=now, expires_at=expires_at, until_logout=False, external=True
+    )
+    later = new.excluded.expires_at > sessions.c.expires_at
+    conn.execute(new.on_conflict_do_update(index_elements=["sid"], set_={"expires_at": expires_at}, where=later))
+
+
 def has_signed_in_from(conn: Connection, user_key: int, sources: Sequence[str]) -> bool:
     """Whether any session of the user, valid or not, began at one of these sources."""
     has_session = exists().where(sessions.c.user_id == user_key, sessions.c.source.in_(sources))
@@ -258,10 +285,17 @@ def valid_sessions(conn: Connection, session_keys: Collection[int]) -> set[int]:
 
 
 def extend_session(conn: Connection, session_key: int, expires_at: int, life_ms: int | None) -> int:
-    """Extend a session, up to `life_ms` after its creation; returns its end (ms)."""
-    created_at, end = conn.execute(
-        select(sessions.c.created_at, sessions.c.expires_at).where(sessions.c.id == session_key).with_for_update()
+    """Extend a session, up to `life_ms` after its creation; returns its end (ms).
+
+    A session of an external token is not extended.
+    """
+    created_at, end, external = conn.execute(
+        select(sessions.c.created_at, sessions.c.expires_at, sessions.c.external)
+        .where(sessions.c.id == session_key)
+        .with_for_update()
     ).one()
+    if external:
+        return int(end)
     new_end = expires_at if life_ms is None else min(expires_at, created_at + life_ms)
     if new_end > end:
         conn.execute(update(sessions).where(sessions.c.id == session_key).values(expires_at=new_end))

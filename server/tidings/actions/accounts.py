@@ -28,6 +28,7 @@ from tidings.contract.models import (
     Credentials,
     Empty,
     Profile,
+    Registration,
     Session,
     Sessions,
     Usernames,
@@ -59,15 +60,27 @@ _WRONG_PASSWORD = {
     anonymous=True,
     errors={
         ErrorCode.CONFLICT: "the name is taken, by a user or a topic, or looks like another user's",
+        ErrorCode.FORBIDDEN: "registration is closed, or by invitation and `invitation` is not a valid one",
         ErrorCode.RATE_LIMITED: "too many registrations from this address",
     },
 )
 async def register(ctx: Context, req: Register) -> Credentials:
     """Create an account and sign in."""
     token, expires_at, user = await ctx.auth.register(
-        req.username, req.password, ctx.address, ctx.agent, until_logout=ctx.until_logout
+        req.username,
+        req.password,
+        ctx.address,
+        ctx.agent,
+        until_logout=ctx.until_logout,
+        invitation=req.invitation,
     )
     return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
+
+
+@action("get_registration", http="GET /api/registration", live=False, anonymous=True)
+async def get_registration(ctx: Context, req: NoPayload) -> Registration:
+    """Get who may create an account."""
+    return Registration(registration=ctx.auth.registration.mode)
 
 
 @action(

@@ -8,11 +8,30 @@ from tidings.actions.context import Context
 from tidings.actions.dispatch import action
 from tidings.auth import names
 from tidings.auth.limits import Limit
-from tidings.contract.actions import AdminGetTopics, AdminGetUsers, AdminRoomRef, AdminUserRef
-from tidings.contract.errors import ActionError, ErrorCode
-from tidings.contract.models import AdminTopic, AdminTopics, AdminUser, AdminUsers, Empty, timestamp
+from tidings.auth.registration import create_link
+from tidings.contract.actions import (
+    AdminGetTopics,
+    AdminGetUsers,
+    AdminRoomRef,
+    AdminUserRef,
+    CreateRegistrationLink,
+    GetRegistrationLinks,
+    RegistrationLinkRef,
+)
+from tidings.contract.errors import ActionError, ErrorCode, not_found
+from tidings.contract.models import (
+    AdminTopic,
+    AdminTopics,
+    AdminUser,
+    AdminUsers,
+    Empty,
+    NewRegistrationLink,
+    RegistrationLink,
+    RegistrationLinks,
+    timestamp,
+)
 from tidings.log.rooms import DeleteTopic
-from tidings_db.queries import rooms, users
+from tidings_db.queries import registration, rooms, users
 
 
 @action("admin_get_users", http="GET /api/admin/users", live=False, limit=Limit.READS, admin=True)
@@ -113,4 +132,70 @@ async def admin_delete_topic(ctx: Context, req: AdminRoomRef) -> Empty:
     key = await ctx.access.room_key(room_id=req.room_id)
     await ctx.journal.write(DeleteTopic(ctx.principal, key))
     ctx.parts.directory.forget(key)
+    return Empty()
+
+
+@action(
+    "create_registration_link",
+    http="POST /api/admin/registration-links",
+    limit=Limit.ROOMS,
+    status=201,
+    live=False,
+    admin=True,
+)
+async def create_registration_link(ctx: Context, req: CreateRegistrationLink) -> NewRegistrationLink:
+    """Create a link with which newcomers may register while registration is by invitation.
+
+    The link is valid until it expires, is used up or deleted, or its creator is no longer an administrator.
+    """
+    make = partial(create_link, user_key=ctx.principal.user_key, expires_in_s=req.expires_in, uses=req.uses)
+    code, link = await ctx.db.write(make)
+    return NewRegistrationLink(
+        code=code,
+        link_id=link.id,
+        username=ctx.principal.username,
+        created_at=timestamp(link.created_at),
+        expires_at=timestamp(link.expires_at),
+        uses_left=link.uses_left,
+    )
+
+
+@action(
+    "get_registration_links",
+    http="GET /api/admin/registration-links",
+    limit=Limit.READS,
+    live=False,
+    admin=True,
+)
+async def get_registration_links(ctx: Context, req: GetRegistrationLinks) -> RegistrationLinks:
+    """Get the valid registration links of all administrators, without their codes."""
+    rows = await ctx.db.read(partial(registration.page, now=ctx.now, after=req.after, limit=req.limit + 1))
+    page = rows[: req.limit]
+    return RegistrationLinks(
+        links=[
+            RegistrationLink(
+                link_id=link.id,
+                username=link.username,
+                created_at=timestamp(link.created_at),
+                expires_at=timestamp(link.expires_at),
+                uses_left=link.uses_left,
+            )
+            for link in page
+        ],
+        next=page[-1].id if len(rows) > req.limit else None,
+    )
+
+
+@action(
+    "delete_registration_link",
+    http="DELETE /api/admin/registration-links/{link_id}",
+    limit=Limit.READS,
+    live=False,
+    admin=True,
+    errors={ErrorCode.NOT_FOUND: "no such link"},
+)
+async def delete_registration_link(ctx: Context, req: RegistrationLinkRef) -> Empty:
+    """Delete a registration link."""
+    if not await ctx.db.write(partial(registration.remove, link_id=req.link_id)):
+        raise not_found("registration link")
     return Empty()

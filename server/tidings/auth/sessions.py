@@ -11,9 +11,11 @@ from sqlalchemy.engine import Connection as Transaction
 from tidings.auth import names
 from tidings.auth.attempts import Attempts
 from tidings.auth.callers import check_session
+from tidings.auth.external import ExternalToken, ExternalTokens, admit, is_external
 from tidings.auth.limits import QUOTAS
 from tidings.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
 from tidings.auth.principal import NO_SESSION, Principal
+from tidings.auth.registration import RegistrationMode, RegistrationPolicy
 from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
 from tidings.fanout.publisher import Publisher
@@ -40,6 +42,8 @@ class Auth:
         *,
         token_minutes: int,
         attempts: Attempts | None = None,
+        external: ExternalTokens | None = None,
+        registration: RegistrationMode = "open",
         sessions: int = QUOTAS["sessions"],
         session_days: int = 0,
         bcrypt_rounds: int = BCRYPT_ROUNDS,
@@ -47,6 +51,8 @@ class Auth:
         """
         Args:
             attempts: limits logins and registrations; None: they are not limited.
+            external: verifies the tokens of another issuer; None: they are refused.
+            registration: who may create an account.
             sessions: the most sessions of a user; a new one ends the oldest. 0: no bound.
             session_days: the longest life of a session, however often it is refreshed; 0: no bound. A session that
                 lasts until logout has none: `tidings.log.purge` withdraws it when it has been unused for as long.
@@ -58,6 +64,8 @@ class Auth:
         self._arrivals = ReadBatcher(database, users.arrivals)
         self._token_ms = token_minutes * 60_000
         self.attempts = attempts
+        self._external = external
+        self.registration = RegistrationPolicy(database, registration)
         self._sessions = sessions
         self._life_ms = session_days * 86_400_000 or None
         self.used: set[int] = set()
@@ -73,23 +81,35 @@ class Auth:
 
     def stop(self) -> None:
         self.passwords.stop()
+        if self._external is not None:
+            self._external.stop()
 
     async def register(
-        self, raw_name: str, password: str, address: str, agent: str | None = None, *, until_logout: bool = False
+        self,
+        raw_name: str,
+        password: str,
+        address: str,
+        agent: str | None = None,
+        *,
+        until_logout: bool = False,
+        invitation: str | None = None,
     ) -> tuple[str, int, UserRow]:
         """Create an account and sign in: token, its expiry (ms), user.
 
-        Raises `invalid`, `conflict` or `rate_limited`.
+        Raises `invalid`, `conflict`, `rate_limited`, or `forbidden` without a valid invitation where one is needed.
         """
         username = names.username(raw_name)
         if self.attempts is not None:
             await self.attempts.register(address)
+        await self.registration.check(invitation)
         hashed = await self.passwords.hash(password, Caller(source_of(address), known=False))
         now = now_ms()
 
         def insert(conn: Transaction) -> UserRow | None:
-            key = users.add(conn, username, hashed, now)
-            return None if key is None else users.by_key(conn, names.username_key(username))
+            if users.add(conn, username, hashed, now) is None:
+                return None
+            self.registration.use(conn, invitation)
+            return users.by_key(conn, names.username_key(username))
 
         user = await self._db.write(insert)
         if user is None:
@@ -193,7 +213,10 @@ class Auth:
         return user
 
     async def refresh(self, principal: Principal) -> tuple[str, int]:
-        """A fresh token of the same session and its expiry (ms), at most the end of the session's longest life."""
+        """A fresh token of the same session and its expiry (ms), at most the end of the session's longest life.
+
+        For a session of an external token that is the expiry of its newest token.
+        """
         now = now_ms()
         requested, life_ms = self._expiry(now, None), self._life_ms
 
@@ -214,34 +237,65 @@ class Auth:
         return self._tokens.ticket(purpose, principal.username, principal.sid, now_ms(), principal.expires_at)
 
     def check_signature(self, token: str) -> None:
-        """Check a token without the database. Raises `unauthenticated` or `token_expired`."""
-        self._tokens.read(token)
+        """Check a token without the database. Raises `unauthenticated` or `token_expired`.
+
+        An external token whose key is still to be fetched passes; `arrive` refuses it.
+        """
+        self._vouched(token)
 
     def vouches(self, token: str) -> bool:
-        """Whether this server has signed the token and it has not expired. Its session may still be withdrawn."""
+        """Whether the token's signature is valid and it has not expired. Its session may still be withdrawn."""
         try:
-            self._tokens.read(token)
+            return self._vouched(token)
         except ActionError:
             return False
+
+    def _vouched(self, token: str) -> bool:
+        if self._external is not None and is_external(token):
+            return self._external.verify_offline(token) is not None
+        self._tokens.read(token)
         return True
 
     async def authenticate(self, token: str, purpose: str = "") -> Principal:
         """The principal of a token, or of a ticket for the purpose.
 
-        Raises `unauthenticated`, `token_expired` or `token_revoked`.
+        Raises `unauthenticated`, `token_expired` or `token_revoked`; `unavailable` if the keys of its issuer are.
         """
-        subject, sid, expires_at = self._tokens.read(token, purpose)
-        return self._principal(await self._db.read(lambda conn: users.session(conn, sid)), subject, expires_at)
+        external = await self._verify_external(token)
+        subject, sid, expires_at = _claims(external) if external else self._tokens.read(token, purpose)
+        session = await self._db.read(lambda conn: users.session(conn, sid))
+        if external is not None and await self._admit(external, session):
+            session = await self._db.read(lambda conn: users.session(conn, sid))
+        return self._principal(session, subject, expires_at)
 
     async def arrive(self, token: str, device: str, purpose: str = "") -> tuple[Principal, DeviceRow | None]:
         """`authenticate`, with the user's device of that name, or None if it is new.
 
         Concurrent arrivals share one read.
         """
-        subject, sid, expires_at = self._tokens.read(token, purpose)
+        external = await self._verify_external(token)
+        subject, sid, expires_at = _claims(external) if external else self._tokens.read(token, purpose)
         arrival = await self._arrivals.read((sid, device))
+        if external is not None and await self._admit(external, None if arrival is None else arrival.session):
+            arrival = await self._arrivals.read((sid, device))
         principal = self._principal(None if arrival is None else arrival.session, subject, expires_at)
         return principal, None if arrival is None else arrival.device
+
+    async def _verify_external(self, token: str) -> ExternalToken | None:
+        """The verified token of another issuer; None for any other token."""
+        if self._external is None or not is_external(token):
+            return None
+        return await self._external.verify(token)
+
+    async def _admit(self, token: ExternalToken, session: SessionRow | None) -> bool:
+        """Create the user and the session of an external token, or extend the session; False if there is no need."""
+        if session is not None and session.expires_at >= token.expires_at:
+            return False
+        now = now_ms()
+        user_key, displaced = await self._db.write(lambda conn: admit(conn, token, now, self._sessions), Write.VITAL)
+        for session_key in displaced:
+            self.withdraw(Withdrawn(user_key, session_key, CloseReason.TOKEN_REVOKED))
+        return True
 
     def _principal(self, session: SessionRow | None, subject: str, expires_at: int) -> Principal:
         if session is None or names.username_key(session.username) != names.username_key(subject):
@@ -360,3 +414,7 @@ class Auth:
 
     def withdraw(self, notice: Withdrawn) -> None:
         self._publisher.publish(notice)
+
+
+def _claims(token: ExternalToken) -> tuple[str, str, int]:
+    return token.subject, token.sid, token.expires_at

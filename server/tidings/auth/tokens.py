@@ -84,14 +84,14 @@ class Tokens:
         if (verified := self._verified.get((token, purpose))) is not None:
             if verified[3] <= time.time():
                 del self._verified[token, purpose]
-                raise _expired()
+                raise expired()
             return verified[:3]
         try:
             claims = self._decode(token, [AUDIENCE, _audience(purpose)] if purpose else [AUDIENCE])
             sub, sid = claims["sub"], claims["sid"]
-            expires_s, until_s = _seconds(claims["exp"]), _seconds(claims.get("until", claims["exp"]))
+            expires_s, until_s = seconds(claims["exp"]), seconds(claims.get("until", claims["exp"]))
         except jwt.ExpiredSignatureError:
-            raise _expired() from None
+            raise expired() from None
         # PyJWT does not convert Python's errors for an infinite number or deeply nested brackets.
         except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError):
             raise unauthenticated() from None
@@ -123,7 +123,7 @@ class Tokens:
         raise AssertionError("there is no key")
 
 
-def _seconds(claim: object) -> int:
+def seconds(claim: object) -> int:
     """A NumericDate (RFC 7519, section 2), up to `UNTIL_LOGOUT`. Raises `ValueError`."""
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not math.isfinite(claim):
         raise ValueError("not a number of seconds")
@@ -136,7 +136,7 @@ def _audience(purpose: str) -> str:
     return f"{AUDIENCE}:{purpose}"
 
 
-def _expired() -> ActionError:
+def expired() -> ActionError:
     return ActionError(ErrorCode.TOKEN_EXPIRED, "the token has expired")
 
 

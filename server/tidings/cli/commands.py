@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError
 
 from tidings import __version__
 from tidings.auth import names
+from tidings.auth.registration import create_link
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import fingerprint, now_ms
 from tidings.cli.banner import url_of
@@ -66,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("username")
     token.add_argument("--minutes", type=_minutes, help="how long it is valid (TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES)")
 
+    invite = commands.add_parser("invite", help="print a link for registration while it is by invitation")
+    invite.add_argument("--days", type=_positive, default=7, metavar="N", help="how long it is valid (7)")
+    invite.add_argument("--uses", type=_positive, default=1, metavar="N", help="how many users may register (1)")
+
     user = commands.add_parser(
         "user", help="add, disable or enable a user, set a password, or make a user an administrator"
     )
@@ -100,6 +105,12 @@ def _minutes(text: str) -> int:
     if not 1 <= (minutes := int(text)) <= MAX_TOKEN_MINUTES:
         raise argparse.ArgumentTypeError(f"from 1 to {MAX_TOKEN_MINUTES}")
     return minutes
+
+
+def _positive(text: str) -> int:
+    if not 1 <= (number := int(text)) <= 3650:
+        raise argparse.ArgumentTypeError("from 1 to 3650")
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -215,18 +226,37 @@ def _token(settings: Settings, args: argparse.Namespace) -> int:
             raise SettingsError(FOREIGN_KEY)
         token, _ = await auth.token_for(args.username, None if args.minutes is None else args.minutes * 60_000)
         print(token)
-        try:
-            url = settings.address_file.read_text("utf-8")
-        except OSError:  # no server runs on this data directory
-            url = url_of(settings.host, settings.port)
-        url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
         # Standard output has only the token, for scripts.
-        print(f"wscat -c {url.replace('http', 'ws', 1)}/{token}", file=sys.stderr)
+        print(f"wscat -c {_local_url(settings).replace('http', 'ws', 1)}/{token}", file=sys.stderr)
 
+    _check_data_dir(settings)
+    return _with_database(settings, make)
+
+
+def _check_data_dir(settings: Settings) -> None:
+    """A command must not create a database where no server looks for it."""
     if not settings.model_fields_set & {"data_dir", "database_url"} and not settings.data_dir.exists():
         raise SettingsError(
             f"there is no server's data in {settings.data_dir.absolute()}: set TIDINGS_DATA_DIR to where it is"
         )
+
+
+def _local_url(settings: Settings) -> str:
+    """Where this machine reaches the server."""
+    try:
+        url = settings.address_file.read_text("utf-8")
+    except OSError:  # no server runs on this data directory
+        url = url_of(settings.host, settings.port)
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def _invite(settings: Settings, args: argparse.Namespace) -> int:
+    async def make(database: Database, _auth: Auth) -> None:
+        seconds = args.days * 86_400
+        code, _ = await database.write(lambda conn: create_link(conn, None, seconds, args.uses))
+        print(f"{settings.public_url or _local_url(settings)}/?invitation={code}")
+
+    _check_data_dir(settings)
     return _with_database(settings, make)
 
 
@@ -341,6 +371,7 @@ def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitabl
 _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "serve": _serve,
     "token": _token,
+    "invite": _invite,
     "epoch": _epoch,
     "nodes": _nodes,
     "rekey": _rekey,

@@ -470,13 +470,34 @@ class AdminGetTopics(Payload):
     limit: Limit500 = 100
 
 
+class CreateRegistrationLink(Payload):
+    expires_in: Seconds = Field(default=7 * 24 * 3600, description="Seconds")
+    uses: Annotated[int, Field(ge=1, le=1_000_000), _INTEGRAL] = Field(
+        default=1, description="How many users may register with it"
+    )
+
+
+class GetRegistrationLinks(Payload):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class RegistrationLinkRef(Payload):
+    link_id: Id
+
+
 class Authenticate(Payload):
-    token: str = Field(min_length=1, max_length=4096)
+    token: str = Field(min_length=1, max_length=8192)
 
 
 class Register(Payload):
     username: Username
     password: str = Field(description="8–72 bytes in UTF-8")
+    invitation: Id | None = Field(
+        default=None,
+        description="The code of a registration link; needed where registration is by invitation",
+        examples=[None],
+    )
 
 
 class Login(Payload):
@@ -489,7 +510,7 @@ class ConnectAuth(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    token: str = Field(min_length=1, max_length=4096)
+    token: str = Field(min_length=1, max_length=8192)
     device: DeviceName = Field(
         default="default",
         examples=["laptop"],

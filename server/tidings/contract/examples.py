@@ -19,6 +19,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "id": _MESSAGE,
     "last_seq": 42,
     "limit": 50,
+    "link_id": "k2Vd8QxWn0aT",
     "mentions": ["diego"],
     "message_id": _MESSAGE,
     "new_password": "battery staple",

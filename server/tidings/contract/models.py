@@ -180,6 +180,29 @@ class InvitationLink(View):
     uses_left: int | None = Field(description="null: any number")
 
 
+class RegistrationLink(View):
+    link_id: str
+    username: str | None = Field(description="The administrator who created it; null: `tidings invite`")
+    created_at: Timestamp
+    expires_at: Timestamp
+    uses_left: int
+
+
+class NewRegistrationLink(RegistrationLink):
+    code: str = Field(description="For `register`, and for the page: `/?invitation=<code>`. It is not shown again")
+
+
+class RegistrationLinks(View):
+    links: list[RegistrationLink] = Field(description="The valid ones")
+    next: NextPage
+
+
+class Registration(View):
+    registration: Literal["open", "invite", "closed"] = Field(
+        description="Who may create an account: anyone, whoever has a registration link, or nobody"
+    )
+
+
 class InvitationLinks(View):
     links: list[InvitationLink]
     next: NextPage

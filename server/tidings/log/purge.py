@@ -21,7 +21,7 @@ from tidings.log.notices import Fanout
 from tidings.log.retention import DAY_MS, RETENTION_S, now_ms
 from tidings.supervision import Periodic
 from tidings_db.engine import Database, Write
-from tidings_db.queries import attempts, purge
+from tidings_db.queries import attempts, purge, registration
 from tidings_db.queries.rows import chunked
 
 logger = logging.getLogger("tidings.purge")
@@ -80,6 +80,7 @@ class Purge(Periodic):
         await self._drop(partial(purge.expired_links, before=now, limit=ROUND), purge.drop_links)
         await self._drop(partial(purge.expired_bans, before=now, limit=ROUND), partial(purge.drop_bans, before=now))
         await self._drop(partial(purge.expired_mutes, before=now, limit=ROUND), partial(purge.drop_mutes, before=now))
+        await self._db.write(partial(registration.drop_outdated, before=now), Write.LAZY)
         await self._db.write(partial(attempts.drop, before=now - self._attempts_ms), Write.LAZY)
         if self._echo_entries:
             await self._trim_echo()

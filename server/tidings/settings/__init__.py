@@ -137,6 +137,33 @@ class Settings(BaseSettings):
         "Days after which a session ends, however often it is refreshed; one of the messenger: days without a use."
         " 0: never",
     )
+    jwt_jwks_url: str = Field(
+        default="",
+        description="Address of the public keys (JWKS) of another issuer, whose tokens sign its users in here: see"
+        " docs/deployment.md#tokens-of-another-issuer",
+    )
+    jwt_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="In place of `TIDINGS_JWT_JWKS_URL` the only key of that issuer: its public key as PEM, `\\n` for"
+        " a new line, or a secret of 32 bytes or more that it shares with this server (HS256)",
+    )
+    jwt_issuer: str = Field(default="", description="The `iss` of that issuer's tokens; required with either")
+    jwt_audience: str = Field(
+        default="",
+        description="What `aud` of its tokens must contain; empty: `aud` is not checked, and a token that was made"
+        " for another service of the issuer is accepted too",
+    )
+    jwt_username_claim: str = Field(
+        default="sub", min_length=1, description="The claim that is the username; the issuer must never reassign it"
+    )
+    jwt_name_claim: str = Field(
+        default="name", min_length=1, description="The claim that becomes the display name of a new user"
+    )
+    registration: Literal["open", "invite", "closed"] = Field(
+        default="open",
+        description="Who may create an account: anyone, whoever has an administrator's registration link (`tidings"
+        " invite`), or nobody. Not for users of `tidings user add` and of external tokens",
+    )
     cors_origins: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
         description="Comma-separated origins whose pages may connect, or `*`; empty: same origin only. The"
@@ -279,12 +306,33 @@ class Settings(BaseSettings):
                 raise ValueError("give a ws:// or wss:// address")
         return value
 
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _check_jwks_url(cls, value: str) -> str:
+        try:
+            url = urlsplit(value)
+            valid = not value or (url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0)
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError("give an address like https://login.example.org/jwks.json")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: str) -> str:
         if any(urlsplit(url).scheme not in ("redis", "rediss", "unix") for url in _split_urls(value)):
             raise ValueError("give an address like redis://host:6379")
         return value
+
+    @model_validator(mode="after")
+    def _check_external(self) -> Settings:
+        given = bool(self.jwt_jwks_url) + bool(self.jwt_key.get_secret_value())
+        if given == 2:
+            raise ValueError("give TIDINGS_JWT_JWKS_URL or TIDINGS_JWT_KEY, not both")
+        if given != bool(self.jwt_issuer):
+            raise ValueError("TIDINGS_JWT_ISSUER and TIDINGS_JWT_JWKS_URL or TIDINGS_JWT_KEY need each other")
+        return self
 
     @model_validator(mode="after")
     def _check_dev_tokens(self) -> Settings:

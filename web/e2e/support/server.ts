@@ -1,5 +1,5 @@
 /** A real `tidings serve`, to be killed and started again on the same data and address. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 
 export const REPOSITORY = fileURLToPath(new URL("../../..", import.meta.url));
 export const PYTHON = process.env.TIDINGS_PYTHON ?? join(REPOSITORY, ".venv/bin/python");
@@ -19,14 +20,17 @@ export class Server {
   private port = "0";
   private said = "";
 
-  private constructor(data: string) {
+  private readonly settings: Record<string, string>;
+
+  private constructor(data: string, settings: Record<string, string>) {
     this.data = data;
+    this.settings = settings;
   }
 
-  static async start(): Promise<Server> {
+  static async start(settings: Record<string, string> = {}): Promise<Server> {
     if (!existsSync(join(REPOSITORY, "server/tidings/static/index.html")))
       throw new Error("the page is not built: make web");
-    const server = new Server(await mkdtemp(join(tmpdir(), "tidings-browser-")));
+    const server = new Server(await mkdtemp(join(tmpdir(), "tidings-browser-")), settings);
     await server.start();
     return server;
   }
@@ -41,6 +45,7 @@ export class Server {
         TIDINGS_LOG_LEVEL: "warning",
         TIDINGS_PUBLIC_CHANNEL: "entry",
         TIDINGS_RATE_LIMITS: "off",
+        ...this.settings,
       }),
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -66,6 +71,12 @@ export class Server {
   /** Serve again, if a test ended while nothing was served. */
   async resume(): Promise<void> {
     if (this.process === null) await this.start();
+  }
+
+  /** The link that `tidings invite` prints. */
+  async invite(): Promise<string> {
+    const env = environment({ TIDINGS_DATA_DIR: this.data });
+    return (await promisify(execFile)(PYTHON, ["-m", "tidings", "invite"], { cwd: REPOSITORY, env })).stdout.trim();
   }
 
   /** SIGKILL: no chance to clean up. Returns when it is gone. */

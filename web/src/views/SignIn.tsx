@@ -1,6 +1,6 @@
-import { useState } from "react";
-import { useRoute } from "../location.ts";
-import { createAccount, type Session, signIn } from "../session.ts";
+import { useEffect, useState } from "react";
+import { dropRegistrationCode, registrationCode, useRoute } from "../location.ts";
+import { createAccount, registration, type Session, signIn } from "../session.ts";
 import { Field, Form, useWork } from "./form.tsx";
 
 /**
@@ -19,17 +19,25 @@ export function SignIn({
   const [username, setUsername] = useState(known);
   const [password, setPassword] = useState("");
   const [shown, setShown] = useState(false);
-  const { busy, error, code, field, run, clear } = useWork();
+  const { busy, error, code: refused, field, run, clear } = useWork();
   const { invitation, topic } = useRoute();
+  const [code] = useState(registrationCode);
+  const refusal = useRefusal(code);
   const [chosen, setChosen] = useState<boolean | null>(null);
-  const creating = chosen ?? (notice === null && (invitation !== null || topic !== null));
+  const byLink = invitation !== null || topic !== null || code !== null;
+  const creating = chosen ?? (notice === null && byLink && refusal === null);
   const [missing, setMissing] = useState<"username" | "password" | null>(null);
   const enter = (create: boolean) => {
     setChosen(create);
+    if (create && refusal !== null) return clear();
     const [named, empty] = [username.trim(), password === ""];
     setMissing(named === "" ? "username" : empty ? "password" : null);
     if (named === "" || empty) return clear();
-    return run(async () => onSession(await (create ? createAccount : signIn)(named, password)));
+    return run(async () => {
+      const session = await (create ? createAccount(named, password, code) : signIn(named, password));
+      dropRegistrationCode();
+      onSession(session);
+    });
   };
   const choice = (create: boolean, label: string) => (
     <button
@@ -41,7 +49,7 @@ export function SignIn({
       {label}
     </button>
   );
-  const at = code === "conflict" ? "username" : field;
+  const at = refused === "conflict" ? "username" : field;
   const problem = (name: string) => (at === name ? error : missing === name ? `Enter a ${name}.` : null);
   return (
     <main className="sign-in">
@@ -53,6 +61,11 @@ export function SignIn({
             <p className="muted">What you send arrives.</p>
           </div>
         </div>
+        {notice === null && code !== null && (
+          <p className="banner" role="status">
+            <span>You have been invited to create an account here.</span>
+          </p>
+        )}
         {notice === null && invitation !== null && (
           <p className="banner" role="status">
             <span>
@@ -103,7 +116,13 @@ export function SignIn({
         </label>
         {error !== null && at !== "username" && at !== "password" && (
           <p className="error" role="alert">
-            {error} {code === "unauthenticated" && "If you are new here, choose “Create account”."}
+            {error}{" "}
+            {refused === "unauthenticated" && refusal === null && "If you are new here, choose “Create account”."}
+          </p>
+        )}
+        {creating && refusal !== null && (
+          <p className="error" role="alert">
+            {refusal}
           </p>
         )}
         <div className="buttons">
@@ -113,4 +132,15 @@ export function SignIn({
       </Form>
     </main>
   );
+}
+
+/** Why nobody can create an account with this code, or without one; null: one can, or the server has not said yet. */
+function useRefusal(code: string | null): string | null {
+  const [mode, setMode] = useState<Awaited<ReturnType<typeof registration>> | null>(null);
+  useEffect(() => {
+    // Without an answer, the server refuses the registration itself.
+    registration().then(setMode, () => undefined);
+  }, []);
+  if (mode === "closed") return "New accounts are made by the administrators of this server only.";
+  return mode === "invite" && code === null ? "To create an account, open the link of an administrator." : null;
 }
