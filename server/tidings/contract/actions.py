@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from tidings.contract.models import Role, RoomKind
+from tidings.contract.models import Role, RoomKind, Timestamp
 
 MAX_CONTENT = 16_384
 MAX_CURSORS = 10_000
@@ -396,6 +396,46 @@ class AdminGetUsers(Payload):
 class AdminGetTopics(Payload):
     after: Id | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
+
+
+EVENT_NAME = r"^(\*|[A-Za-z][A-Za-z0-9_.:-]{0,63})$"
+EventName = Annotated[str, StringConstraints(pattern=EVENT_NAME)]
+
+
+class AdminCreateWebhook(Payload):
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=_NO_NUL)] = Field(
+        description="https, on the Internet; `TIDINGS_WEBHOOK_PRIVATE` allows http and private networks",
+        examples=["https://example.org/hook"],
+    )
+    events: list[EventName] = Field(
+        min_length=1,
+        max_length=64,
+        description="Names of events that are entries of a log, those of applications included; `*`: all of them",
+        examples=[["message"]],
+    )
+    room_id: Id | None = Field(default=None, description="Only of this room; default: of every room", examples=[None])
+
+
+class AdminGetWebhooks(Payload):
+    pass
+
+
+class AdminWebhookRef(Payload):
+    webhook_id: Id
+
+
+class AdminReplayWebhook(AdminWebhookRef):
+    room_id: Id | None = Field(default=None, description="Default: that of the webhook, or every room")
+    after: Annotated[int, Field(ge=0, le=MAX_SEQ)] | None = Field(
+        default=None, description="Send the entries after this seq, which may also skip some. Needs a room"
+    )
+    since: Timestamp | None = Field(default=None, description="Send the entries since then again", examples=[None])
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> AdminReplayWebhook:
+        if (self.after is None) == (self.since is None):
+            raise ValueError("give exactly one of after, since")
+        return self
 
 
 class Authenticate(Payload):
