@@ -127,7 +127,7 @@ def entry_id(webhook_id: str, room_id: str, seq: int, created_at: int) -> str:
 
 
 def encode_body(name: str, created_at: int, data: dict[str, Any]) -> bytes:
-    """The body of a request. `data`: the event, without the `client_id` of its message, as only its sender sees it."""
+    """The body of a request: the event, without the `client_id` of its message, which is for its sender."""
     message = data.get("message")
     if isinstance(message, dict):
         data = data | {"message": {key: value for key, value in message.items() if key != "client_id"}}
