@@ -77,7 +77,7 @@ def is_public_address(address: str) -> bool:
         translated = [each for each in embedded if each is not None]
         if not all(is_public_address(str(each)) for each in translated):
             return False
-        if parsed.ipv4_mapped is not None:
+        if parsed.ipv4_mapped is not None or parsed in _NAT64[0]:
             return True
         if parsed in _NAT64[1] or parsed.is_site_local or parsed.scope_id is not None:
             return False

@@ -42,6 +42,8 @@ GIVE_UP_S = 3 * 24 * 3600.0
 """A webhook that has failed for this long, without any success, is disabled."""
 HELD_S = 1.0
 """The pause before a room that another node holds is tried again, or after a failure of the database."""
+SOON_S = 0.1
+"""That pause after an entry was appended here: the other node may have seen the end of the room before."""
 STOP_S = 2.0
 """The longest that a stop waits for requests under way."""
 _BATCH_ENTRIES = 20
@@ -84,8 +86,10 @@ class _Webhook:
                 self.since.setdefault(key, now)
                 if key in self.running:
                     self.again.add(key)
-                else:
-                    self.due.setdefault(key, now)
+                elif key not in self.due:
+                    self.due[key] = now
+                elif key not in self.failures:  # another node had it
+                    self.due[key] = min(self.due[key], now + SOON_S)
 
     def wants(self, name: str) -> bool:
         return name in self.row.events or ANY_EVENT in self.row.events
