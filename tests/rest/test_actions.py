@@ -208,6 +208,13 @@ async def _administrate(diego: Caller, private_id: str) -> None:
     assert [(user["username"], user["admin"]) for user in users_] == [("diego", True), ("omar", False)]
     topics = (await diego.ask("admin_get_topics"))["topics"]
     assert [topic["topic_name"] for topic in topics] == ["noticias", "secreto"]
+    webhook = await diego.ask("admin_create_webhook", url="https://hook.invalid/", events=["member"])
+    named = {"webhook_id": webhook["webhook_id"]}
+    assert [each["url"] for each in (await diego.ask("admin_get_webhooks"))["webhooks"]] == ["https://hook.invalid/"]
+    assert (await diego.ask("admin_test_webhook", **named))["delivered"] is False
+    await diego.ask("admin_replay_webhook", **named, room_id=private_id, after=0)
+    await diego.ask("admin_enable_webhook", **named)
+    assert await diego.ask("admin_delete_webhook", **named) == {}
     await diego.ask("admin_delete_topic", room_id=private_id)
     problem(await diego.raw("history", room_id=private_id), "not_found")
 

@@ -17,7 +17,7 @@ from tests.webhooks.conftest import FAST, Admin, GetAdmin
 from tests.webhooks.receiver import Receiver, Request, verify
 from tidings.contract.errors import ActionError
 from tidings.transport.addresses import is_public_address
-from tidings.webhooks.sending import Outcome, Sender, check_events, check_url, new_secret
+from tidings.webhooks.sending import DeliveryOutcome, Sender, check_events, check_url, new_secret
 
 SECRET = new_secret()
 
@@ -95,7 +95,7 @@ async def test_this_machine_is_refused_where_it_is_connected_to(host: str, recei
     url = receiver.url.replace("127.0.0.1", host).replace("http:", "https:")
     result = await sender.send(url, SECRET, "msg_1", b"{}")
     await sender.close()
-    assert (result.outcome, result.status) == (Outcome.FORBIDDEN, None)
+    assert (result.outcome, result.status) == (DeliveryOutcome.FORBIDDEN, None)
     assert "not a public address" in result.reason
     assert receiver.connections == 0
 
@@ -109,7 +109,7 @@ async def test_a_name_that_leads_inwards_later_is_refused_then(
     url = receiver.url.replace("127.0.0.1", "hook.test").replace("http:", "https:")
     assert check_url(url, private=False) == url
     for count in (1, 2):
-        assert (await sender.send(url, SECRET, "msg_1", b"{}")).outcome is Outcome.FORBIDDEN
+        assert (await sender.send(url, SECRET, "msg_1", b"{}")).outcome is DeliveryOutcome.FORBIDDEN
         assert names.asked == count
     await sender.close()
     assert receiver.connections == 0
@@ -123,7 +123,7 @@ async def test_the_host_of_the_url_is_asked_for_at_the_address_of_its_name(
     url = receiver.url.replace("127.0.0.1", "hook.test")
     for number in range(3):
         result = await sender.send(url + "?a=b", SECRET, f"msg_{number}", b"{}")
-        assert (result.outcome, result.status) == (Outcome.DELIVERED, 200)
+        assert (result.outcome, result.status) == (DeliveryOutcome.DELIVERED, 200)
     await sender.close()
     (request, *_) = receiver.received
     assert request.path == "/hook?a=b"
@@ -133,7 +133,7 @@ async def test_the_host_of_the_url_is_asked_for_at_the_address_of_its_name(
 
 async def test_http_is_refused_also_if_it_was_allowed_before(receiver: Receiver) -> None:
     sender = Sender(private=False)
-    assert (await sender.send(receiver.url, SECRET, "msg_1", b"{}")).outcome is Outcome.FORBIDDEN
+    assert (await sender.send(receiver.url, SECRET, "msg_1", b"{}")).outcome is DeliveryOutcome.FORBIDDEN
     await sender.close()
     assert receiver.connections == 0
 
@@ -146,7 +146,9 @@ async def test_proxies_of_the_environment_are_not_used(receiver: Receiver, monke
     await sender.close()
 
 
-async def _answers(receiver: Receiver, answer: int | bytes, *, answer_s: float = 15.0) -> tuple[Outcome, int | None]:
+async def _answers(
+    receiver: Receiver, answer: int | bytes, *, answer_s: float = 15.0
+) -> tuple[DeliveryOutcome, int | None]:
     async def behaves(_request: Request) -> int | bytes:
         return answer
 
@@ -162,36 +164,38 @@ async def _answers(receiver: Receiver, answer: int | bytes, *, answer_s: float =
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_a_failure_and_is_not_followed(receiver: Receiver, status: int) -> None:
     answer = b"HTTP/1.1 %d X\r\nlocation: %s/inside\r\ncontent-length: 0\r\n\r\n" % (status, receiver.url.encode())
-    assert await _answers(receiver, answer) == (Outcome.REFUSED, status)
+    assert await _answers(receiver, answer) == (DeliveryOutcome.REFUSED, status)
     assert [request.path for request in receiver.received] == ["/hook"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 429, 500, 503])
 async def test_other_answers_are_failures(receiver: Receiver, status: int) -> None:
-    assert await _answers(receiver, status) == (Outcome.REFUSED, status)
+    assert await _answers(receiver, status) == (DeliveryOutcome.REFUSED, status)
 
 
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5_000_000, Outcome.DELIVERED),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 999999999999\r\n\r\n" + b"x" * 100_000, Outcome.DELIVERED),
-        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nxxx", Outcome.DELIVERED),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nx", Outcome.TIMEOUT),
-        (b"HTTP/1.1 200 OK\r\n", Outcome.TIMEOUT),
-        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 5_000_000, Outcome.UNREACHABLE),
-        (b"no HTTP\r\n\r\n", Outcome.UNREACHABLE),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5_000_000, DeliveryOutcome.DELIVERED),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 999999999999\r\n\r\n" + b"x" * 100_000, DeliveryOutcome.DELIVERED),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nxxx", DeliveryOutcome.DELIVERED),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nx", DeliveryOutcome.TIMEOUT),
+        (b"HTTP/1.1 200 OK\r\n", DeliveryOutcome.TIMEOUT),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 5_000_000, DeliveryOutcome.UNREACHABLE),
+        (b"no HTTP\r\n\r\n", DeliveryOutcome.UNREACHABLE),
     ],
     ids=["endless", "long", "not-gzip", "short", "no-head", "endless-head", "no-http"],
 )
-async def test_an_answer_of_any_form_ends_in_time(receiver: Receiver, answer: bytes, outcome: Outcome) -> None:
+async def test_an_answer_of_any_form_ends_in_time(
+    receiver: Receiver, answer: bytes, outcome: DeliveryOutcome
+) -> None:
     async with asyncio.timeout(30):
         assert (await _answers(receiver, answer, answer_s=1.0))[0] is outcome
 
 
 async def test_nobody_listening_is_a_failure(receiver: Receiver) -> None:
     await receiver.kill()
-    assert await _answers(receiver, 200) == (Outcome.UNREACHABLE, None)
+    assert await _answers(receiver, 200) == (DeliveryOutcome.UNREACHABLE, None)
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------
@@ -259,6 +263,8 @@ async def test_bad_requests_are_refused_and_change_nothing(server: RunningNode, 
         good | {"secret": "mine"},
     ):
         assert await admin.code("POST", **fields) == "invalid", fields
+    async with connected(server.url, await server.register("omar")) as omar:  # a room without a name
+        await omar.ask("create_conversation", usernames=["root"], title="uno")
     assert await admin.code("POST", **good, room_id="nowhere") == "not_found"
     replay = f"/{webhook['webhook_id']}/replay"
     for fields in (

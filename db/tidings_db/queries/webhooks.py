@@ -121,10 +121,11 @@ def get(conn: Connection, webhook_id: str) -> WebhookRow | None:
 
 
 def find_room(conn: Connection, room_id: str, name_key: str | None = None) -> int | None:
-    """The key of a room, by its id or by the key of its name."""
-    return conn.execute(
-        select(rooms.c.id).where(or_(rooms.c.room_id == room_id, rooms.c.name_key == name_key)).limit(1)
-    ).scalar()
+    """The key of a room, by its id, or else by the key of its name."""
+    named = rooms.c.room_id == room_id
+    if name_key is not None:
+        named = or_(named, rooms.c.name_key == name_key)
+    return conn.execute(select(rooms.c.id).where(named).limit(1)).scalar()
 
 
 def remove(conn: Connection, webhook_id: str) -> bool:

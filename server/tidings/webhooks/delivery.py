@@ -24,7 +24,16 @@ from dataclasses import dataclass, field
 
 from tidings.log import views
 from tidings.supervision import Loop, spawn
-from tidings.webhooks.sending import ANSWER_S, ANY_EVENT, GONE, Outcome, Result, Sender, encode_body, entry_id
+from tidings.webhooks.sending import (
+    ANSWER_S,
+    ANY_EVENT,
+    GONE,
+    DeliveryOutcome,
+    DeliveryResult,
+    Sender,
+    encode_body,
+    entry_id,
+)
 from tidings_db.engine import Database, StoreUnavailable, Write
 from tidings_db.queries import webhooks
 from tidings_db.queries.webhooks import WebhookRow
@@ -120,7 +129,7 @@ class Deliverer:
         self.sender = Sender(private=private, answer_s=answer_s, clock=clock)
         self._webhooks: dict[str, _Webhook] = {}
         """Those that are enabled."""
-        self.outcomes: Counter[str] = Counter(dict.fromkeys(Outcome, 0))
+        self.outcomes: Counter[str] = Counter(dict.fromkeys(DeliveryOutcome, 0))
         """How many requests ended so."""
         self.disabled = 0
         """Webhooks that are disabled."""
@@ -305,7 +314,7 @@ class Deliverer:
             webhook.row = webhook.row._replace(failing_since=None)
             await self._db.write(lambda conn: webhooks.record_success(conn, webhook.row.id), Write.LAZY)
 
-    async def _failed(self, webhook: _Webhook, room_key: int, result: Result) -> float | None:
+    async def _failed(self, webhook: _Webhook, room_key: int, result: DeliveryResult) -> float | None:
         """Returns the pause before the room is tried again; None if the webhook is disabled."""
         now, row = self._clock(), webhook.row
         now_ms = int(now * 1000)

@@ -1,4 +1,4 @@
-"""What administrators and the command line do with webhooks. Each function is called in a transaction."""
+"""Creating, replaying, enabling and deleting webhooks. Each function is called in a transaction."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _KEEP_S = 30.0
 _RESOLVERS = 4
 
 
-class Outcome(StrEnum):
+class DeliveryOutcome(StrEnum):
     DELIVERED = "delivered"
     REFUSED = "refused"
     """The answer was not 2xx; redirects are not followed."""
@@ -55,14 +55,14 @@ class Outcome(StrEnum):
     """Its address is not public, or its URL is not https."""
 
 
-class Result(NamedTuple):
-    outcome: Outcome
+class DeliveryResult(NamedTuple):
+    outcome: DeliveryOutcome
     reason: str
     status: int | None = None
 
     @property
     def delivered(self) -> bool:
-        return self.outcome is Outcome.DELIVERED
+        return self.outcome is DeliveryOutcome.DELIVERED
 
 
 class AddressForbidden(Exception):
@@ -158,24 +158,24 @@ class Sender:
         self._pool: httpcore.AsyncConnectionPool | None = None
         self._opening = asyncio.Lock()
 
-    async def send(self, url: str, secret: str, message_id: str, body: bytes) -> Result:
+    async def send(self, url: str, secret: str, message_id: str, body: bytes) -> DeliveryResult:
         """Send a request. Failures are results, not errors."""
         if not (self.private or url.startswith("https:")):
-            return Result(Outcome.FORBIDDEN, "only https")
+            return DeliveryResult(DeliveryOutcome.FORBIDDEN, "only https")
         try:
             async with asyncio.timeout(self._answer_s):
                 status = await self._post(url, secret, message_id, body)
         except AddressForbidden as error:
-            return Result(Outcome.FORBIDDEN, str(error))
+            return DeliveryResult(DeliveryOutcome.FORBIDDEN, str(error))
         except (TimeoutError, httpcore.TimeoutException):
-            return Result(Outcome.TIMEOUT, f"no answer within {self._answer_s:g} s")
+            return DeliveryResult(DeliveryOutcome.TIMEOUT, f"no answer within {self._answer_s:g} s")
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError, UnicodeError) as error:
-            return Result(Outcome.UNREACHABLE, str(error) or type(error).__name__)
+            return DeliveryResult(DeliveryOutcome.UNREACHABLE, str(error) or type(error).__name__)
         if 200 <= status < 300:
-            return Result(Outcome.DELIVERED, f"answered {status}", status)
-        return Result(Outcome.REFUSED, f"answered {status}", status)
+            return DeliveryResult(DeliveryOutcome.DELIVERED, f"answered {status}", status)
+        return DeliveryResult(DeliveryOutcome.REFUSED, f"answered {status}", status)
 
-    async def test(self, webhook_id: str, url: str, secret: str) -> Result:
+    async def test(self, webhook_id: str, url: str, secret: str) -> DeliveryResult:
         """Send an event `webhook.test`."""
         body = encode_body(TEST_EVENT, int(self._clock() * 1000), {"webhook_id": webhook_id})
         return await self.send(url, secret, "msg_" + secrets.token_urlsafe(18), body)
