@@ -80,8 +80,8 @@ class Names:
         self._real = socket.getaddrinfo
         monkeypatch.setattr(socket, "getaddrinfo", self._find)
 
-    def _find(self, host: str, port: int, *args: Any, **options: Any) -> Any:
-        if host != "hook.test":
+    def _find(self, host: str | bytes, port: int, *args: Any, **options: Any) -> Any:
+        if host not in ("hook.test", b"hook.test"):
             return self._real(host, port, *args, **options)
         addresses = self._answers[min(self.asked, len(self._answers) - 1)]
         self.asked += 1
@@ -113,6 +113,19 @@ async def test_a_name_that_leads_inwards_later_is_refused_then(
         assert names.asked == count
     await sender.close()
     assert receiver.connections == 0
+
+
+async def test_the_checked_address_is_connected_to_without_another_look_up(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Names(monkeypatch, ["127.0.0.2"], ["127.0.0.1"])
+    monkeypatch.setattr("tidings.webhooks.sending.is_public_address", lambda address: address == "127.0.0.2")
+    sender = Sender(private=False)
+    url = receiver.url.replace("127.0.0.1", "hook.test").replace("http:", "https:")
+    result = await sender.send(url, SECRET, "msg_1", b"{}")
+    await sender.close()
+    assert result.outcome is DeliveryOutcome.UNREACHABLE
+    assert (names.asked, receiver.connections) == (1, 0)
 
 
 async def test_the_host_of_the_url_is_asked_for_at_the_address_of_its_name(
