@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
+from tests.search.support import fill
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
 from tests.webhooks.conftest import FAST, Admin, GetAdmin
 from tests.webhooks.receiver import Receiver, Request, verify
 from tidings_db.engine import Database
+from tidings_db.queries import retention, rooms, webhooks
 
 PRIVATE: dict[str, Any] = {"options": FAST, "webhook_private": "on"}
 
@@ -264,6 +267,34 @@ def deliverer_metrics(node: RunningNode) -> str:
     return node.node.metrics.exposition().decode()
 
 
+async def test_a_message_that_is_deleted_while_the_receiver_is_slow_is_sent_without_its_content(
+    database_url: str, tmp_path: Path, admin_of: GetAdmin, receiver: Receiver
+) -> None:
+    clock, answer = Clock(), asyncio.Event()
+
+    async def is_slow(_request: Request) -> int:
+        await answer.wait()
+        return 200
+
+    receiver.behaviour = is_slow
+    options = {"webhooks": {"clock": clock}}
+    async with running_node(database_url, tmp_path, options=options, webhook_private="on") as node:
+        admin = await admin_of(node)
+        async with connected(node.url, await node.register("omar")) as omar:
+            await omar.ask("create", topic_name="noticias")
+            first, second = [
+                await omar.ask("message", topic_name="noticias", content=text) for text in ("uno", "dos")
+            ]
+            webhook_id = (await admin.create(receiver.url))["webhook_id"]
+            await admin.ask("POST", f"/{webhook_id}/replay", room_id=first["room_id"], after=0)
+            await receiver.until(lambda: receiver.received)
+            await omar.ask("delete", message_id=second["id"])
+            clock.now += 2
+            answer.set()
+            await receiver.until(lambda: len(receiver.accepted) == 2)
+    assert [request.data["content"] for request in receiver.accepted] == ["uno", ""]
+
+
 async def test_gone_disables_immediately(server: RunningNode, admin: Admin, receiver: Receiver) -> None:
     async def gone(_request: Request) -> int:
         return 410
@@ -292,6 +323,25 @@ async def test_a_deleted_webhook_leaves_nothing(server: RunningNode, admin: Admi
     assert await server.node.database.read(lambda conn: conn.exec_driver_sql(count).scalar_one()) == 0
     assert (await admin.ask("GET"))["webhooks"] == []
     assert len(receiver.received) == 1
+
+
+async def test_a_room_that_is_removed_takes_its_webhook_with_it(database_url: str) -> None:
+    def remove(conn: Connection) -> list[webhooks.WebhookRow]:
+        fill(conn, {1: ["hola"], 2: ["hola"]})
+        for webhook_id, room_key in (("a", 1), ("b", 2), ("c", None)):
+            webhooks.add(conn, webhook_id, "https://example.org/", "whsec_", ["*"], room_key, 0)
+        conn.exec_driver_sql("DELETE FROM member")
+        conn.exec_driver_sql("DELETE FROM entry WHERE room_id = 1")
+        conn.exec_driver_sql("UPDATE room SET first_seq = 2 WHERE id = 1")
+        assert not retention.drop(conn, rooms.lock(conn, [1])[1], 0, 100)
+        return webhooks.listed(conn)
+
+    database = Database(database_url)
+    await database.start()
+    try:
+        assert {row.id for row in await database.write(remove)} == {"b", "c"}
+    finally:
+        await database.stop()
 
 
 async def test_without_a_webhook_an_entry_costs_no_query(server: RunningNode) -> None:

@@ -426,7 +426,7 @@ class AdminWebhookRef(Payload):
 
 class AdminReplayWebhook(AdminWebhookRef):
     room_id: Id | None = Field(default=None, description="Default: that of the webhook, or every room")
-    after: Annotated[int, Field(ge=0, le=MAX_SEQ)] | None = Field(
+    after: Annotated[int, Field(ge=0, le=MAX_SEQ), _INTEGRAL] | None = Field(
         default=None,
         description="Send the entries after this seq, which may also skip some. Needs a room",
         examples=[41],

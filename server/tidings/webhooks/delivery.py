@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from tidings.log import views
 from tidings.supervision import Loop, spawn
@@ -55,6 +56,8 @@ SOON_S = 0.1
 """That pause after an entry was appended here: the other node may have seen the end of the room before."""
 STOP_S = 2.0
 """The longest that a stop waits for requests under way."""
+FRESH_S = 1.0
+"""Entries that were read this long ago are read again: a message may have been deleted meanwhile."""
 _BATCH_ENTRIES = 20
 _BATCH_BYTES = 256 * 1024
 _PAGE = 1000
@@ -221,7 +224,8 @@ class Deliverer:
         now = self._clock()
         if now < webhook.not_before or webhook.width <= 0:
             return
-        for key in [key for key, not_before in webhook.due.items() if not_before <= now][: webhook.width]:
+        due = (key for key, not_before in webhook.due.items() if not_before <= now)
+        for key in list(islice(due, webhook.width)):  # not all: there may be very many
             del webhook.due[key]
             webhook.again.discard(key)
             task = spawn(self._deliver(webhook, key), f"tidings.webhooks.{webhook.row.id}")
@@ -272,8 +276,10 @@ class Deliverer:
                 return HELD_S
             if batch.room is None:
                 return None
-            room, seq = views.room_name(batch.room), batch.seq
+            room, seq, read_at = views.room_name(batch.room), batch.seq, self._clock()
             for entry in batch.entries:
+                if seq > batch.seq and self._clock() - read_at > FRESH_S:
+                    break
                 name, data = views.event(room, entry)
                 if not webhook.wants(name):
                     continue
@@ -292,10 +298,11 @@ class Deliverer:
                 if is_last:
                     return None
                 seq = entry.seq
-            if not await self._advance(webhook_id, room_key, (seq, batch.upto), release=batch.is_last):
-                return HELD_S
-            if batch.is_last:
-                return None
+            else:
+                if not await self._advance(webhook_id, room_key, (seq, batch.upto), release=batch.is_last):
+                    return HELD_S
+                if batch.is_last:
+                    return None
 
     async def _advance(self, webhook_id: str, room_key: int, move: tuple[int, int], *, release: bool) -> bool:
         return await self._db.write(
