@@ -41,7 +41,10 @@ if (pm.request.auth?.type === "bearer" && !pm.variables.get("bearerToken")) {
     answer.code === 201 ? keep(answer) : post("login", user, keep))));
 }"""
 """Before each request: signs in as `username` if needed, and registers the other users of the examples."""
-_FOLDERS: Final = ("rooms", "messages", "moderation", "pending", "search", "echo", "export", "admin", "accounts")
+_FOLDERS: Final = (
+    *("rooms", "messages", "moderation", "pending", "search", "echo", "export", "admin", "webhooks"),
+    "accounts",
+)
 """The order of the folders: `rooms` makes what others need, `accounts` ends the account. The dialects follow."""
 _ORDER: Final = (
     *("register", "login", "refresh", "block", "get_blocks", "unblock", "get_sessions", "revoke_session"),

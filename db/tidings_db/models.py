@@ -314,6 +314,23 @@ class ConsumerCursor(Base, table=True):
     room_id: int = _key(foreign_key="room.id", primary_key=True)
     consumer: str = Field(primary_key=True)
     seq: int = _ms()
+    claimed_by: str | None = Field(
+        default=None, description="The node that delivers a webhook's entries of the room; void without a lease"
+    )
+
+
+class Webhook(Base, table=True):
+    """An address to which the entries of rooms are sent. Its cursors are those of the consumer `webhook:<id>`."""
+
+    id: str = Field(primary_key=True)
+    url: str
+    secret: str = Field(description="Signs the requests: `whsec_<base64>`")
+    events: str = Field(sa_type=Text, description="JSON: the names of its events, or `*`")
+    room_id: int | None = _key(default=None, foreign_key="room.id", index=True, description="None: every room")
+    created_at: int = _ms()
+    failing_since: int | None = _ms(default=None, description="The first failure since it last succeeded")
+    disabled_at: int | None = _ms(default=None)
+    disabled_reason: str | None = None
 
 
 class Instance(Base, table=True):
@@ -431,6 +448,7 @@ cursors = _table(Cursor)
 read_markers = _table(ReadMarker)
 echo_entries = _table(EchoEntry)
 consumer_cursors = _table(ConsumerCursor)
+webhooks = _table(Webhook)
 instances = _table(Instance)
 witnesses = _table(Witness)
 epoch_heads = _table(EpochHead)

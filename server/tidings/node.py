@@ -53,7 +53,13 @@ from tidings.log.journal import Journal
 from tidings.log.purge import Purge
 from tidings.log.quotas import Quotas
 from tidings.log.retention import RETENTION_S, Retention
-from tidings.monitoring.gauges import ConnectionRecorder, register_fanout, register_log, register_process
+from tidings.monitoring.gauges import (
+    ConnectionRecorder,
+    register_fanout,
+    register_log,
+    register_process,
+    register_webhooks,
+)
 from tidings.monitoring.logs import Logs
 from tidings.monitoring.memory import MemoryTrim
 from tidings.monitoring.metrics import Metrics
@@ -63,6 +69,7 @@ from tidings.transport.admission import MAX_HALF_OPEN
 from tidings.transport.buffered_session import LINGER_S
 from tidings.transport.tcp_connections import MAX_PER_SOURCE, TcpConnections
 from tidings.transport.timers import GetTimers
+from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.schema import migrate, pending
 
@@ -94,6 +101,8 @@ class NodeOptions:
     """Options of `ExternalTokens` (`clock`, `fetch_s`)."""
     echo: Mapping[str, float] = field(default_factory=dict)
     """Options of the echo channel (`answer_s`, `idle_s`)."""
+    webhooks: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the delivery of webhooks (`check_s`, `answer_s`, `first_retry_s`, `clock`)."""
 
 
 HALF_OPEN_PER_SOURCE = 200
@@ -144,7 +153,11 @@ class Node:
         self.sessions = SessionCheck(self.database, self.hub, self.auth.used, options.session_check_s)
         self.delivery = Delivery(self.cluster, self.publisher, self.hub, self.catch_up, self.sessions)
         self.indexer = Indexer(self.database)
-        self.journal = Journal(self.database, self.delivery, self.cursors, self.indexer, self.metrics, quotas)
+        self.webhooks = Deliverer(
+            self.database, self.id, private=settings.webhook_private == "on", **options.webhooks
+        )
+        followers = self.indexer, self.webhooks
+        self.journal = Journal(self.database, self.delivery, self.cursors, followers, self.metrics, quotas)
         self.epochs: Epochs = Epochs(
             self.database,
             MarkFile(settings.mark_file),
@@ -165,6 +178,7 @@ class Node:
             self.cursors,
             self.echo,
             self.indexer,
+            self.webhooks,
             Health(
                 self.database,
                 self.journal,
@@ -189,6 +203,7 @@ class Node:
         half_open = self.socketio.eio.half_open
         self.connections = TcpConnections(half_open, MAX_PER_SOURCE if settings.limited else None, options.timers)
         register_log(self.metrics, self.journal, self.indexer)
+        register_webhooks(self.metrics, self.webhooks)
         register_fanout(self.metrics, self.hub, self.catch_up)
         register_process(self.metrics, self.auth, self.connections, half_open)
         self.memory_trim = MemoryTrim()
@@ -241,6 +256,8 @@ class Node:
             on_stop("the journal", self.journal.stop)
             await self.indexer.start()
             on_stop("the search index", self.indexer.stop)
+            await self.webhooks.start()
+            on_stop("webhooks", self.webhooks.stop)
             stack.callback(self.hub.typists.stop)
             on_stop("presence", self.hub.presence.stop)
             for part, periodic in self._periodic.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.client import DEADLINE_S, REGISTRY, Refused, connected
+from tests.support.examples import example
 from tests.support.node import NO_TLS, PASSWORD, RunningNode
 from tidings_db.queries import users
 
@@ -137,6 +139,10 @@ async def test_other_users_are_refused_every_administrative_action(lite: Running
         for action in administrative:
             method, _, path = (action.http or "").partition(" ")
             for user in ("diego", "nobody"):
-                refused = await http.request(method, path.format(username=user, room_id="nowhere", link_id="none"))
+                named = path.format(username=user, room_id="nowhere", webhook_id="none", link_id="none")
+                body = None
+                if method == "POST":
+                    body = example(action, without=re.findall(r"{(\w+)}", path))
+                refused = await http.request(method, named, json=body)
                 assert (refused.status_code, refused.json()["code"]) == (403, "forbidden"), (action.name, user)
     await lite.login("diego")

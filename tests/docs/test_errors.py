@@ -260,9 +260,7 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
     provoked: dict[str, set[ErrorCode]] = defaultdict(set)
     async with httpx.AsyncClient(base_url=node.url, timeout=30) as http:
 
-        async def ask(
-            action: str, path: str, caller: str | None = None, method: str = "POST", **body: object
-        ) -> None:
+        async def ask(action: str, path: str, caller: str | None = None, method: str = "POST", **body: Any) -> None:
             headers = {} if caller is None else {"Authorization": f"Bearer {tokens[caller]}"}
             answer = await http.request(method, path, headers=headers, json=body or None)
             if not answer.is_success:
@@ -281,6 +279,23 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
             await ask("delete_registration_link", "/api/admin/registration-links/none", caller, "DELETE")
         for caller, room in (("diego", ids[SECRET]), ("omar", ids[DIRECT]), ("omar", "none")):
             await ask("admin_delete_topic", f"/api/admin/topics/{room}", caller, "DELETE")
+        webhooks = "/api/admin/webhooks"
+        await ask("admin_get_webhooks", webhooks, "diego", "GET")
+        for caller, url, where in (
+            ("diego", "https://hook.invalid/", "none"),
+            ("omar", "ftp://hook.invalid/", "none"),
+            ("omar", "https://hook.invalid/", "none"),
+        ):
+            room = {"room_id": where} if url.startswith("https:") else {}
+            await ask("admin_create_webhook", webhooks, caller, url=url, events=["*"], **room)
+        for caller in ("diego", "omar"):
+            await ask("admin_delete_webhook", f"{webhooks}/none", caller, "DELETE")
+            await ask("admin_enable_webhook", f"{webhooks}/none/enable", caller)
+            await ask("admin_test_webhook", f"{webhooks}/none/test", caller)
+            await ask("admin_replay_webhook", f"{webhooks}/none/replay", caller, after=0)
+        new = {"url": "https://hook.invalid/", "events": ["*"]}
+        made = await http.post(webhooks, json=new, headers={"Authorization": f"Bearer {tokens['omar']}"})
+        await ask("admin_replay_webhook", f"{webhooks}/{made.json()['webhook_id']}/replay", "omar", after=0)
 
         for _ in range(11):
             await ask("change_password", "/api/me/password", "ana", password="wrong", new_password=PASSWORD)

@@ -96,6 +96,8 @@ ACTS = (
     Act("clear_pending", "pending"),
     Act("get_rooms", "see", by="after"),
     Act("delivered", "anybody", by="cursors"),
+    Act("admin_create_webhook", "administrate", {"url": "https://hook.invalid/", "events": ["*"]}),
+    Act("admin_replay_webhook", "administrate", {"webhook_id": "none", "after": 0}),
     Act("admin_delete_topic", "administrate"),
 )
 TABLE = {

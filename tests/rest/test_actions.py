@@ -214,6 +214,13 @@ async def _administrate(diego: Caller, private_id: str) -> None:
         {name: value for name, value in link.items() if name != "code"}
     ]
     await diego.ask("delete_registration_link", link_id=link["link_id"])
+    webhook = await diego.ask("admin_create_webhook", url="https://hook.invalid/", events=["member"])
+    named = {"webhook_id": webhook["webhook_id"]}
+    assert [each["url"] for each in (await diego.ask("admin_get_webhooks"))["webhooks"]] == ["https://hook.invalid/"]
+    assert (await diego.ask("admin_test_webhook", **named))["delivered"] is False
+    await diego.ask("admin_replay_webhook", **named, room_id=private_id, after=0)
+    await diego.ask("admin_enable_webhook", **named)
+    assert await diego.ask("admin_delete_webhook", **named) == {}
     await diego.ask("admin_delete_topic", room_id=private_id)
     problem(await diego.raw("history", room_id=private_id), "not_found")
 

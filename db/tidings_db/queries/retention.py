@@ -17,7 +17,7 @@ from tidings_db.models import (
     read_markers,
     rooms,
 )
-from tidings_db.queries import consumers, search
+from tidings_db.queries import consumers, search, webhooks
 from tidings_db.queries.rows import RoomRow
 
 _NEWEST_ROOM = select(func.coalesce(func.max(rooms.c.id), 0))
@@ -112,5 +112,6 @@ def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool
             return True
     conn.execute(delete(epoch_heads).where(epoch_heads.c.room_id == room.key))
     consumers.forget(conn, room.key)
+    webhooks.forget_room(conn, room.key)
     conn.execute(delete(rooms).where(rooms.c.id == room.key))
     return False

@@ -25,6 +25,7 @@ from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
 from tidings.log.rooms import OpenDirect
+from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
 from tidings_db.queries import blocks, members, online, rooms
 from tidings_db.queries.rooms import Snapshot
@@ -54,6 +55,7 @@ class Parts:
     cursors: Cursors
     echo: EchoChannel
     indexer: Indexer
+    webhooks: Deliverer
     health: Health
     limits: Limits | None = None
     """None: rates are not limited."""

@@ -35,8 +35,9 @@ from tidings.settings import (
     SettingsError,
 )
 from tidings_db.engine import Database, StoreUnavailable
-from tidings_db.queries import nodes, users
+from tidings_db.queries import nodes, users, webhooks
 from tidings_db.queries.nodes import NodeRow
+from tidings_db.queries.webhooks import WebhookRow
 from tidings_db.schema import SchemaUnknown, migrate, pending
 
 if TYPE_CHECKING:
@@ -97,8 +98,34 @@ def _parser() -> argparse.ArgumentParser:
         "rekey",
         help="let servers on a PostgreSQL database start with this signing key in place of a lost or leaked one",
     )
+    _add_webhook_parser(commands)
     commands.add_parser("migrate", help="update the database to the tables of this version")
     return parser
+
+
+def _add_webhook_parser(commands: Any) -> None:
+    webhook = commands.add_parser("webhook", help="send the events of rooms to an address of another system")
+    webhook_commands = webhook.add_subparsers(dest="webhook_command", required=True, metavar="COMMAND")
+    create = webhook_commands.add_parser("create", help="add one; prints its id, and its secret this once")
+    create.add_argument("url")
+    create.add_argument(
+        "--event", action="append", required=True, metavar="NAME", help="such as message, or * for all; repeatable"
+    )
+    create.add_argument("--room", help="only of this room: its id, or the name of a topic")
+    webhook_commands.add_parser("list", help="list them, without their secrets")
+    for name, help_text in (
+        ("test", "send an event webhook.test now, and print the answer's status"),
+        ("replay", "send events again, and enable it"),
+        ("enable", "continue it where it was"),
+        ("delete", "delete it"),
+    ):
+        command = webhook_commands.add_parser(name, help=help_text)
+        command.add_argument("id")
+        if name == "replay":
+            command.add_argument("--room", help="only of this room: its id, or the name of a topic")
+            start = command.add_mutually_exclusive_group(required=True)
+            start.add_argument("--after", type=int, metavar="SEQ", help="those after this seq of the room")
+            start.add_argument("--since", metavar="TIME", help="those since this time (ISO 8601; UTC by default)")
 
 
 def _minutes(text: str) -> int:
@@ -307,11 +334,63 @@ def _nodes(settings: Settings, _args: argparse.Namespace) -> int:
         rows = [("name", "id", "version", "started", "lease")]
         for node in await database.read(nodes.listed):
             rows.append((node.name, node.id, node.version, timestamp(node.started_at), _lease(node)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        _print_table(rows)
 
     return _with_database(settings, show)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _webhook(settings: Settings, args: argparse.Namespace) -> int:
+    from tidings.webhooks import managing
+    from tidings.webhooks.sending import Sender
+
+    private = settings.webhook_private == "on"
+
+    def change(conn: Any) -> str:
+        command = args.webhook_command
+        if command == "create":
+            room_key = managing.find_room(conn, args.room, topic=True)
+            new = managing.create(conn, args.url, args.event, room_key, private=private, now=now_ms())
+            return f"id      {new.id}\nsecret  {new.secret}"
+        if command == "replay":
+            room_key = managing.find_room(conn, args.room, topic=True)
+            managing.replay(conn, args.id, room_key, after=args.after, since=args.since)
+            return f"webhook {args.id} sends again"
+        (managing.delete if command == "delete" else managing.enable)(conn, args.id)
+        return f"webhook {args.id} {command}d"
+
+    async def run(database: Database, _auth: Auth) -> None:
+        if args.webhook_command == "list":
+            rows = [("id", "url", "events", "room", "state")]
+            for webhook in await database.read(webhooks.listed):
+                events = " ".join(sorted(webhook.events))
+                rows.append((webhook.id, webhook.url, events, webhook.room_id or "", _state(webhook)))
+            _print_table(rows)
+        elif args.webhook_command == "test":
+            webhook = await database.read(lambda conn: managing.load(conn, args.id))
+            sender = Sender(private=private)
+            try:
+                result = await sender.test(webhook.id, webhook.url, webhook.secret)
+            finally:
+                await sender.close()
+            if not result.delivered:
+                raise SettingsError(f"webhook {webhook.id}: {result.reason}")
+            print(result.reason)
+        else:
+            print(await database.write(change))
+
+    return _with_database(settings, run)
+
+
+def _state(webhook: WebhookRow) -> str:
+    if webhook.disabled_at is not None:
+        return f"disabled {timestamp(webhook.disabled_at)}: {webhook.disabled_reason}"
+    return "" if webhook.failing_since is None else f"failing since {timestamp(webhook.failing_since)}"
 
 
 def _lease(node: NodeRow) -> str:
@@ -376,5 +455,6 @@ _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "nodes": _nodes,
     "rekey": _rekey,
     "user": _user,
+    "webhook": _webhook,
     "migrate": _migrate,
 }

@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from tidings.contract.events import is_reserved
-from tidings.contract.models import Posting, Role, RoomKind
+from tidings.contract.models import Posting, Role, RoomKind, Timestamp
 
 MAX_CONTENT = 16_384
 MAX_DATA = 16_384
@@ -484,6 +484,48 @@ class GetRegistrationLinks(Payload):
 
 class RegistrationLinkRef(Payload):
     link_id: Id
+
+
+WEBHOOK_EVENT = r"^(\*|[A-Za-z][A-Za-z0-9_.:-]{0,63})$"
+WebhookEvent = Annotated[str, StringConstraints(pattern=WEBHOOK_EVENT)]
+
+
+class AdminCreateWebhook(Payload):
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=_NO_NUL)] = Field(
+        description="https, on the Internet; `TIDINGS_WEBHOOK_PRIVATE` allows http and private networks",
+        examples=["https://example.org/hook"],
+    )
+    events: list[WebhookEvent] = Field(
+        min_length=1,
+        max_length=64,
+        description="Names of events that are entries of a log, those of applications included; `*`: all of them",
+        examples=[["message"]],
+    )
+    room_id: Id | None = Field(default=None, description="Only of this room; default: of every room", examples=[None])
+
+
+class AdminGetWebhooks(Payload):
+    pass
+
+
+class AdminWebhookRef(Payload):
+    webhook_id: Id
+
+
+class AdminReplayWebhook(AdminWebhookRef):
+    room_id: Id | None = Field(default=None, description="Default: that of the webhook, or every room")
+    after: Annotated[int, Field(ge=0, le=MAX_SEQ), _INTEGRAL] | None = Field(
+        default=None,
+        description="Send the entries after this seq, which may also skip some. Needs a room",
+        examples=[41],
+    )
+    since: Timestamp | None = Field(default=None, description="Send the entries since then again", examples=[None])
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> AdminReplayWebhook:
+        if (self.after is None) == (self.since is None):
+            raise ValueError("give exactly one of after, since")
+        return self
 
 
 class Authenticate(Payload):

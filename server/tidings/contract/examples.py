@@ -39,5 +39,6 @@ EXAMPLES: Final[dict[str, Any]] = {
     "unread": 1,
     "username": "diego",
     "usernames": ["diego", "omar"],
+    "webhook_id": "Vw5tK2nQ8rXa",
 }
 """By the name of the field, which has the same meaning in every payload."""

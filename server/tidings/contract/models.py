@@ -328,6 +328,32 @@ class AdminTopics(View):
     next: NextPage
 
 
+class AdminWebhook(View):
+    webhook_id: str
+    url: str
+    events: list[str]
+    room_id: str | None = Field(description="null: every room")
+    created_at: Timestamp
+    failing_since: Timestamp | None = Field(description="The first failure since it last succeeded")
+    disabled_at: Timestamp | None
+    disabled_reason: str | None
+
+
+class AdminNewWebhook(View):
+    webhook_id: str
+    secret: str = Field(description="Verifies the requests; it is not shown again")
+
+
+class AdminWebhooks(View):
+    webhooks: list[AdminWebhook]
+
+
+class WebhookTest(View):
+    delivered: bool = Field(description="Whether it was answered 2xx")
+    status: int | None = Field(description="The HTTP status of the answer; null: there was none")
+    reason: str
+
+
 class History(View):
     messages: list[Message] = Field(description="In seq order")
     has_more: bool = Field(description="Whether there are more in the requested direction")

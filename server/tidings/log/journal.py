@@ -26,7 +26,6 @@ from tidings.contract.errors import ActionError, ErrorCode
 from tidings.log.commit import Outcome, make_writer
 from tidings.log.cursors import Cursors, Moved
 from tidings.log.held_changes import HeldChanges, Queued
-from tidings.log.indexer import Indexer
 from tidings.log.messages import AppendMessage
 from tidings.log.notices import Appended, Fanout, Notice
 from tidings.log.quotas import Quotas
@@ -73,23 +72,28 @@ class CommitObserver(Protocol):
         """A transaction was committed. `changes` is 0 if it wrote only cursors."""
 
 
+class Follower(Protocol):
+    def appended(self, room_keys: Iterable[int]) -> None:
+        """Entries were appended to some rooms, and published."""
+
+
 class Journal:
     def __init__(
         self,
         database: Database,
         fanout: Fanout,
         cursors: Cursors,
-        indexer: Indexer,
+        followers: Sequence[Follower],
         observer: CommitObserver,
         quotas: Quotas,
     ) -> None:
-        """`indexer`: follows the log of each room."""
+        """`followers`: those that follow the logs of all rooms."""
         self._db = database
         self._writer = make_writer(database, quotas)
         self.latest_entries = self._writer.latest_entries
         self._fanout = fanout
         self._cursors = cursors
-        self._indexer = indexer
+        self._followers = followers
         self._observer = observer
         self._queue: deque[Queued] = deque()
         self._held = HeldChanges()
@@ -423,7 +427,9 @@ class Journal:
 
     def _publish(self, notices: Sequence[Notice]) -> None:
         self._fanout.publish(*notices)
-        self._indexer.appended({notice.room_key for notice in notices if isinstance(notice, Appended)})
+        appended = {notice.room_key for notice in notices if isinstance(notice, Appended)}
+        for follower in self._followers:
+            follower.appended(appended)
 
 
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:

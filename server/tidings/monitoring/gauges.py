@@ -17,6 +17,7 @@ from tidings.monitoring.logs import Logs
 from tidings.monitoring.metrics import Metrics
 from tidings.transport.admission import HalfOpen
 from tidings.transport.tcp_connections import TcpConnections
+from tidings.webhooks.delivery import Deliverer
 
 
 class ConnectionRecorder:
@@ -61,6 +62,22 @@ def register_log(metrics: Metrics, journal: Journal, indexer: Indexer) -> None:
         "tidings_search_behind_seconds",
         "Seconds for which the room that lags longest has been behind",
         lambda: indexer.lag,
+    )
+
+
+def register_webhooks(metrics: Metrics, webhooks: Deliverer) -> None:
+    """Register the metrics of the webhooks."""
+    metrics.counters(
+        "tidings_webhook_requests",
+        "Requests of webhooks",
+        ("outcome",),
+        lambda: {(outcome,): count for outcome, count in webhooks.outcomes.items()},
+    )
+    metrics.gauge("tidings_webhooks_disabled", "Webhooks that are disabled", lambda: webhooks.disabled)
+    metrics.gauge(
+        "tidings_webhook_behind_seconds",
+        "Seconds for which the room that lags longest has had entries for a webhook",
+        lambda: webhooks.lag,
     )
 
 

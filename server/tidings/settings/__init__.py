@@ -202,6 +202,10 @@ class Settings(BaseSettings):
     purge_devices_days: int = _days(
         365, "Days to keep a device and its cursors after its last connection; 0: for ever"
     )
+    webhook_private: Literal["on", "off"] = Field(
+        default="off",
+        description="`on`: webhooks may use http, and addresses in private networks and on this machine",
+    )
     durability: Literal["full", "normal"] = Field(
         default="full", description="`normal` survives a crash of the process, not of the machine"
     )

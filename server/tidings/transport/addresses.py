@@ -61,3 +61,24 @@ def is_private_address(address: str) -> bool:
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped
     return parsed.is_loopback or any(parsed in network for network in _PRIVATE)
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48")
+"""RFC 6052 and RFC 8215. Their last 32 bits are an IPv4 address, and so are those of `::/96` (RFC 4291)."""
+
+
+def is_public_address(address: str) -> bool:
+    """Whether an address is a unicast address that is routed on the Internet, also after any translation to IPv4."""
+    parsed = ipaddress.ip_address(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        embedded = [parsed.ipv4_mapped, parsed.sixtofour, *(parsed.teredo or ())]
+        if parsed in _NAT64[0] or parsed in _NAT64[1] or int(parsed) < 1 << 32:
+            embedded.append(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF))
+        translated = [each for each in embedded if each is not None]
+        if not all(is_public_address(str(each)) for each in translated):
+            return False
+        if parsed.ipv4_mapped is not None or parsed in _NAT64[0]:
+            return True
+        if parsed in _NAT64[1] or parsed.is_site_local or parsed.scope_id is not None:
+            return False
+    return parsed.is_global and not (parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified)
