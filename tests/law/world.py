@@ -53,7 +53,7 @@ class LawClient(Client):
         """Assert that each entry arrives once, after its predecessor."""
         if event in ("room_added", "room_removed"):
             self.last_seqs.pop(payload.get("room_id") or payload["room"]["room_id"], None)
-        elif event in LOGGED and payload["seq"] is not None:
+        elif (event in LOGGED or event not in EVENTS) and payload.get("seq") is not None:
             before = self.last_seqs.get(payload["room_id"])
             assert before is None or payload["seq"] == before + 1, f"{before} is followed by {payload}"
             self.last_seqs[payload["room_id"]] = payload["seq"]
