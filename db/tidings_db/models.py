@@ -55,6 +55,9 @@ class User(Base, table=True):
     last_seen: int | None = _ms(default=None)
     disabled: bool = False
     admin: bool = False
+    service: bool = Field(
+        default=False, sa_column_kwargs={"server_default": text("false")}, description="The user of a key"
+    )
     display_name: str | None = Field(default=None, description="Shown; the username stays the name")
     issuer: str | None = Field(
         default=None, description="The issuer of the external token that made the user; None: made on this server"
@@ -91,6 +94,8 @@ class Session(Base, table=True):
     until_logout: bool | None = Field(
         default=None, description="Ends with the user's other sessions of this kind, at a logout"
     )
+    scopes: str | None = Field(default=None, description="Of a key, separated by spaces; None: not a key")
+    only_room: int | None = _ms(default=None, description="The only room in which the scopes hold; None: any")
     external: bool | None = Field(
         default=None, description="Made by an external token: ends at its `exp` and is not extended here"
     )
@@ -109,6 +114,17 @@ class RegistrationLink(Base, table=True):
     created_at: int = _ms()
     expires_at: int = _ms()
     uses_left: int = _ms()
+
+
+class Audit(Base, table=True):
+    """A request of a key that changes rooms or users, or acts as a user; written before it takes effect."""
+
+    id: int | None = _key(default=None, primary_key=True)
+    at: int = _ms()
+    key_name: str = Field(description="The username of the key")
+    username: str | None = Field(default=None, description="The user as whom it acted")
+    action: str
+    request: str = Field(sa_type=Text, description="JSON: its fields, without contents and data")
 
 
 class Device(Base, table=True):
@@ -436,6 +452,7 @@ names = _table(Name)
 users = _table(User)
 blocks = _table(Block)
 sessions = _table(Session)
+audit = _table(Audit)
 registration_links = _table(RegistrationLink)
 devices = _table(Device)
 rooms = _table(Room)

@@ -111,16 +111,21 @@ def with_targets(conn: Connection, entry_rows: Sequence[EntryRow]) -> list[Entry
     ]
 
 
-_MESSAGE_OF_MEMBER = (
-    select_entries()
-    .join(members, and_(members.c.room_id == entries.c.room_id, members.c.user_id == bindparam("user")))
-    .where(entries.c.message_id == bindparam("message_id"), entries.c.kind == "message")
+_MESSAGE = select_entries().where(entries.c.message_id == bindparam("message_id"), entries.c.kind == "message")
+_MESSAGE_OF_MEMBER = _MESSAGE.join(
+    members, and_(members.c.room_id == entries.c.room_id, members.c.user_id == bindparam("user"))
 )
 
 
-def message_of_member(conn: Connection, user_key: int, message_id: str) -> EntryRow | None:
-    """A message of a room that the user is in. One query, so a missing message and membership take the same time."""
-    row = conn.execute(_MESSAGE_OF_MEMBER, {"user": user_key, "message_id": message_id}).first()
+def message_of_member(conn: Connection, user_key: int | None, message_id: str) -> EntryRow | None:
+    """A message of a room that the user is in; None: of any room.
+
+    One query, so a missing message and membership take the same time.
+    """
+    if user_key is None:
+        row = conn.execute(_MESSAGE, {"message_id": message_id}).first()
+    else:
+        row = conn.execute(_MESSAGE_OF_MEMBER, {"user": user_key, "message_id": message_id}).first()
     return None if row is None else EntryRow(*row)
 
 

@@ -314,6 +314,16 @@ def successor(conn: Connection, room_key: int) -> tuple[int, str] | None:
     return None if row is None else (int(row[0]), str(row[1]))
 
 
+def owners(conn: Connection, room_key: int) -> list[tuple[int, str]]:
+    """The owner of a room: user key and username; empty in a direct conversation."""
+    statement = (
+        select(users.c.id, users.c.username)
+        .join_from(members, users, users.c.id == members.c.user_id)
+        .where(members.c.room_id == room_key, members.c.role == "owner")
+    )
+    return [(int(key), str(username)) for key, username in conn.execute(statement)]
+
+
 def list_members(conn: Connection, room_key: int, after: str | None, limit: int) -> list[MemberRow]:
     """A page of members, sorted by username key. `after`: the last key of the previous page."""
     statement = (

@@ -23,6 +23,9 @@ class UserRow(NamedTuple):
     last_seen: int | None
     disabled: bool
     admin: bool
+    service: bool
+    """The user of a key."""
+    display_name: str | None
 
 
 class RoomRow(NamedTuple):
@@ -103,6 +106,8 @@ USER_COLUMNS = (
     users.c.last_seen,
     users.c.disabled,
     users.c.admin,
+    users.c.service,
+    users.c.display_name,
 )
 ROOM_COLUMNS = (
     rooms.c.id,

@@ -29,6 +29,9 @@ class SessionRow(NamedTuple):
     disabled: bool
     admin: bool
     used_at: int
+    scopes: str | None
+    """Of a key; None: an ordinary session."""
+    only_room: int | None
 
 
 def by_key(conn: Connection, username_key: str) -> UserRow | None:
@@ -62,6 +65,7 @@ def add(
     *,
     issuer: str | None = None,
     display_name: str | None = None,
+    service: bool = False,
 ) -> int | None:
     """Create a user; None if the name is taken, or looks like another user's."""
     if not claim_name(conn, name_key(username), "user"):
@@ -78,6 +82,7 @@ def add(
             admin=False,
             issuer=issuer,
             display_name=display_name,
+            service=service,
         )
         .on_conflict_do_nothing()
         .returning(users.c.id)
@@ -87,6 +92,10 @@ def add(
 
 def set_password(conn: Connection, user_key: int, password_hash: str) -> None:
     conn.execute(update(users).where(users.c.id == user_key).values(password_hash=password_hash))
+
+
+def set_display_name(conn: Connection, user_key: int, display_name: str | None) -> None:
+    conn.execute(update(users).where(users.c.id == user_key).values(display_name=display_name))
 
 
 def set_disabled(conn: Connection, user_key: int, disabled: bool) -> None:
@@ -218,6 +227,8 @@ _SESSION_COLUMNS = (
     users.c.disabled,
     users.c.admin,
     func.coalesce(sessions.c.used_at, sessions.c.created_at),
+    sessions.c.scopes,
+    sessions.c.only_room,
 )
 _SESSION = (
     select(*_SESSION_COLUMNS)

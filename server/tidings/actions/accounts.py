@@ -34,6 +34,7 @@ from tidings.contract.models import (
     Usernames,
     timestamp,
 )
+from tidings.contract.permissions import Scope
 from tidings.fanout.live_room import PRESENCE_MEMBERS
 from tidings.log.notices import Withdrawn
 from tidings_db.queries import blocks, members, users
@@ -110,7 +111,7 @@ async def refresh(ctx: Context, req: NoPayload) -> Credentials:
     )
 
 
-@action("me", http="GET /api/me", live=False, limit=Limit.READS)
+@action("me", scope=Scope.READ, http="GET /api/me", live=False, limit=Limit.READS)
 async def me(ctx: Context, req: NoPayload) -> Profile:
     """Get the caller's own profile."""
     return await _profile(ctx, ctx.principal.username)
@@ -118,6 +119,7 @@ async def me(ctx: Context, req: NoPayload) -> Profile:
 
 @action(
     "get_profile",
+    scope=Scope.READ,
     http="GET /api/users/{username}",
     limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "no such user"},

@@ -6,18 +6,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+import orjson
 from sqlalchemy.engine import Connection as Transaction
 
 from tidings.actions.access import Access, Directory
 from tidings.actions.echo_channel import EchoChannel
 from tidings.auth.callers import CallersDatabase
+from tidings.auth.keys import missing_scope
 from tidings.auth.limits import Limit, Limits, Turns
 from tidings.auth.principal import Principal
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import now_ms, unauthenticated
-from tidings.contract.actions import RoomRef
+from tidings.contract.actions import Payload, RoomRef
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, invalid
 from tidings.contract.models import timestamp
+from tidings.contract.permissions import Scope
 from tidings.fanout.connection import Connection
 from tidings.fanout.hub import Hub
 from tidings.log.cursors import Cursors
@@ -27,7 +30,7 @@ from tidings.log.journal import Journal
 from tidings.log.rooms import OpenDirect
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
-from tidings_db.queries import blocks, members, online, rooms
+from tidings_db.queries import blocks, keys, members, online, rooms
 from tidings_db.queries.rooms import Snapshot
 
 MAX_ONLINE = 500
@@ -38,6 +41,8 @@ ENTRY_BYTES = 256
 """Approximate bytes that an entry takes in addition to its content."""
 SEND_SIZE = 4096
 """Characters that one send may carry to others; each further block of this size counts as another send."""
+
+_NOT_AUDITED = {"content", "data", "password", "new_password", "token"}
 
 SEARCHES_AT_A_TIME, SEARCHES_WAITING = 2, 16
 """Searches that run at a time, half of what the database reads; and those of one user that may wait."""
@@ -118,6 +123,25 @@ class Context:
     def hub(self) -> Hub:
         return self.parts.hub
 
+    async def check_key(self, action: str, scope: Scope | None, request: Payload) -> None:
+        """Check the scope of a key, and write a request that changes rooms or users, or acts, to the audit log.
+
+        Raises `forbidden`.
+        """
+        caller = self.principal
+        if caller.scopes is not None:
+            if scope is None:
+                raise ActionError(ErrorCode.FORBIDDEN, f"{action} is for users, not for keys")
+            if scope not in caller.scopes:
+                raise missing_scope(scope)
+            if scope not in (Scope.ROOMS, Scope.USERS):
+                return
+        fields = orjson.dumps(request.model_dump(mode="json", exclude=_NOT_AUDITED, exclude_unset=True)).decode()
+        key_name, username = (
+            (caller.username, None) if caller.key_name is None else (caller.key_name, caller.username)
+        )
+        await self.db.write(lambda conn: keys.add_audit(conn, self.now, key_name, username, action, fields))
+
     def check_admin(self) -> None:
         """Raises `forbidden` unless the caller is an administrator."""
         if not self.principal.admin:
@@ -170,8 +194,8 @@ class Context:
         return snapshot, [name for user_key, name in usernames.items() if presence[user_key][0]]
 
     def count(self, kind: Limit, weight: int = 1) -> None:
-        """Count an action of the caller. Raises `rate_limited`."""
-        if self.parts.limits is not None:
+        """Count an action of the caller, unless it is a key. Raises `rate_limited`."""
+        if self.parts.limits is not None and self.principal.scopes is None:
             connection = None if self.connection is None else self.connection.id
             self.parts.limits.take(kind, self.principal.user_key, connection, weight)
 
@@ -217,7 +241,7 @@ class Context:
 
     def count_invites(self, invited: Iterable[int]) -> None:
         """Count that the caller adds other users to a room. Raises `rate_limited`."""
-        if self.parts.limits is not None:
+        if self.parts.limits is not None and self.principal.scopes is None:
             for user_key in invited:
                 self.parts.limits.take(Limit.INVITES, (self.principal.user_key, user_key))
 

@@ -32,6 +32,7 @@ from tidings.auth.limits import Limit
 from tidings.contract.actions import MAX_CONTENT, Payload, RoomRef
 from tidings.contract.errors import ActionError, Error, ErrorCode
 from tidings.contract.models import View
+from tidings.contract.permissions import Scope
 from tidings.contract.validation import explain, field_names, printable, validate
 from tidings.fanout.connection import Connection
 from tidings.monitoring.logs import Logs
@@ -69,6 +70,8 @@ class Action:
     """It needs no token."""
     admin: bool
     """Only administrators may call it."""
+    scope: Scope | None
+    """What a key needs to call it; None: a key may not."""
     limit: Limit | None
     """The rate that it counts against; None if it has no rate, or counts in its function."""
     errors: Mapping[ErrorCode, str]
@@ -117,6 +120,7 @@ def action(
     live: bool = True,
     anonymous: bool = False,
     admin: bool = False,
+    scope: Scope | None = None,
     limit: Limit | None = None,
     response: type[View] | None = None,
     errors: Mapping[ErrorCode, str] | None = None,
@@ -127,7 +131,8 @@ def action(
     returns, and is answered after the commit. A streaming function is an async generator of records, for REST only.
 
     Args:
-        admin: only administrators may call it; others get `forbidden`.
+        admin: only administrators may call it, and keys with the `scope`; others get `forbidden`.
+        scope: what a key needs to call it; None: keys may not.
         response: the answer's model, if the function returns the wire's dictionary, as the hot path of messages does.
         errors: why it is refused, by code, for the documents. What follows from the payload is added by
             `Action.refusals`.
@@ -152,6 +157,7 @@ def action(
             live=live,
             anonymous=anonymous,
             admin=admin,
+            scope=scope,
             errors=errors or {},
             fields=field_names(hints[request]),
             limit=limit,
@@ -294,7 +300,10 @@ class Dispatcher:
                 context.count(registered.limit)
             names = (registered.name, *registered.aliases)
             request = validate(registered.request, registered.fields, raw, strict=strict, action_names=names)
-            if registered.admin:
+            caller = context.caller
+            if caller is not None and (caller.scopes is not None or caller.key_name is not None):
+                await context.check_key(registered.name, registered.scope, request)
+            if registered.admin and (caller is None or caller.scopes is None):
                 context.check_admin()
             if registered.streams:
                 records = registered.handler(context, request)

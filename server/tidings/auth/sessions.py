@@ -12,12 +12,14 @@ from tidings.auth import names
 from tidings.auth.attempts import Attempts
 from tidings.auth.callers import check_session
 from tidings.auth.external import ExternalToken, ExternalTokens, admit, is_external
+from tidings.auth.keys import granted_by, is_key, missing_scope, scopes_of, sid_of
 from tidings.auth.limits import QUOTAS
 from tidings.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
 from tidings.auth.principal import NO_SESSION, Principal
 from tidings.auth.registration import RegistrationMode, RegistrationPolicy
 from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
+from tidings.contract.permissions import Scope
 from tidings.fanout.publisher import Publisher
 from tidings.log.notices import Withdrawn
 from tidings.transport.addresses import source_of
@@ -251,6 +253,8 @@ class Auth:
             return False
 
     def _vouched(self, token: str) -> bool:
+        if is_key(token):
+            return False
         if self._external is not None and is_external(token):
             return self._external.verify_offline(token) is not None
         self._tokens.read(token)
@@ -261,8 +265,7 @@ class Auth:
 
         Raises `unauthenticated`, `token_expired` or `token_revoked`; `unavailable` if the keys of its issuer are.
         """
-        external = await self._verify_external(token)
-        subject, sid, expires_at = _claims(external) if external else self._tokens.read(token, purpose)
+        external, subject, sid, expires_at = await self._claims(token, purpose)
         session = await self._db.read(lambda conn: users.session(conn, sid))
         if external is not None and await self._admit(external, session):
             session = await self._db.read(lambda conn: users.session(conn, sid))
@@ -273,19 +276,21 @@ class Auth:
 
         Concurrent arrivals share one read.
         """
-        external = await self._verify_external(token)
-        subject, sid, expires_at = _claims(external) if external else self._tokens.read(token, purpose)
+        external, subject, sid, expires_at = await self._claims(token, purpose)
         arrival = await self._arrivals.read((sid, device))
         if external is not None and await self._admit(external, None if arrival is None else arrival.session):
             arrival = await self._arrivals.read((sid, device))
         principal = self._principal(None if arrival is None else arrival.session, subject, expires_at)
         return principal, None if arrival is None else arrival.device
 
-    async def _verify_external(self, token: str) -> ExternalToken | None:
-        """The verified token of another issuer; None for any other token."""
-        if self._external is None or not is_external(token):
-            return None
-        return await self._external.verify(token)
+    async def _claims(self, token: str, purpose: str) -> tuple[ExternalToken | None, str | None, str, int]:
+        """Verify a token: username (None for a key), sid and expiry (ms); and the token itself, if it is external."""
+        if is_key(token):
+            return None, None, sid_of(token), UNTIL_LOGOUT
+        if self._external is not None and is_external(token):
+            external = await self._external.verify(token)
+            return external, *_claims(external)
+        return None, *self._tokens.read(token, purpose)
 
     async def _admit(self, token: ExternalToken, session: SessionRow | None) -> bool:
         """Create the user and the session of an external token, or extend the session; False if there is no need."""
@@ -297,16 +302,36 @@ class Auth:
             self.withdraw(Withdrawn(user_key, session_key, CloseReason.TOKEN_REVOKED))
         return True
 
-    def _principal(self, session: SessionRow | None, subject: str, expires_at: int) -> Principal:
-        if session is None or names.username_key(session.username) != names.username_key(subject):
+    def _principal(self, session: SessionRow | None, subject: str | None, expires_at: int) -> Principal:
+        if session is None:
+            raise unauthenticated()
+        if subject is not None and names.username_key(session.username) != names.username_key(subject):
             raise unauthenticated()
         if session.revoked_at is not None or session.disabled:
             raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
         if now_ms() - session.used_at >= USE_NOTED_MS:
             self.used.add(session.key)
+        scopes = scopes_of(session.scopes)
         return Principal(
-            session.user_key, session.username, session.key, session.sid, expires_at, bool(session.admin)
+            session.user_key,
+            session.username,
+            session.key,
+            session.sid,
+            expires_at,
+            bool(session.admin),
+            scopes,
+            granted_by(scopes),
+            session.only_room,
         )
+
+    async def act(self, key: Principal, raw_name: str) -> Principal:
+        """The principal of a user as whom a key acts. Raises `forbidden` or `not_found`."""
+        if key.scopes is None or Scope.ACT not in key.scopes:
+            raise missing_scope(Scope.ACT)
+        user = await self.user(raw_name)
+        if user.disabled:
+            raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is disabled")
+        return Principal(user.key, user.username, key.session_key, key.sid, key.expires_at, key_name=key.username)
 
     async def service(self, raw_name: str) -> Principal:
         """An account of the server itself, without a password. If the name is taken, a random suffix is added."""

@@ -31,6 +31,42 @@ class Permission(StrEnum):
     SET_ROLE = "set a role"
 
 
+class Scope(StrEnum):
+    """A right of a key, in any room."""
+
+    PUBLISH = "publish"
+    """Messages and events."""
+    ROOMS = "rooms"
+    """Create, delete and change rooms and their members."""
+    USERS = "users"
+    """Create and disable users, and make tokens for them."""
+    READ = "read"
+    """History, events, members, presence."""
+    ACT = "act"
+    """Act as any user, whom the HTTP header `Tidings-User` names."""
+
+
+GRANTED: Final[dict[Scope, frozenset[Permission]]] = {
+    Scope.PUBLISH: frozenset(
+        {Permission.SEND, Permission.EDIT, Permission.DELETE, Permission.REACT, Permission.TYPE}
+    ),
+    Scope.ROOMS: frozenset(
+        {
+            Permission.DELETE_ANY,
+            Permission.INVITE,
+            Permission.SET_TITLE,
+            Permission.SET_POSTING,
+            Permission.KICK,
+            Permission.BAN,
+            Permission.MUTE,
+            Permission.SET_ROLE,
+        }
+    ),
+    Scope.READ: frozenset({Permission.READ}),
+}
+"""The permissions that a scope gives in every room, whether the key's user is a member or not."""
+NO_PERMISSIONS: Final[frozenset[Permission]] = frozenset()
+
 _MEMBER = frozenset(
     {
         Permission.READ,
@@ -93,6 +129,7 @@ def refusal(
     muted_until: int | None = None,
     blocked: bool = False,
     posting: str = Posting.MEMBERS,
+    granted: frozenset[Permission] = NO_PERMISSIONS,
 ) -> ActionError | None:
     """The error that refuses an action; None if it is allowed.
 
@@ -102,7 +139,11 @@ def refusal(
         muted_until: ms since the epoch, if the member is muted now.
         blocked: whether the other member of a direct conversation has blocked the caller.
         posting: who may write to the room.
+        granted: what the caller may do without being a member, by the scopes of a key.
     """
+    if need in granted:
+        is_missing = need in WITHOUT[kind, is_private] and (need, kind) != (Permission.INVITE, RoomKind.TOPIC)
+        return ActionError(ErrorCode.FORBIDDEN, _missing_permission(kind, need)) if is_missing else None
     if role is None and is_private:
         return not_found()
     if need is Permission.JOIN and role is not None:

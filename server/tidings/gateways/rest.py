@@ -39,6 +39,8 @@ MAX_ANONYMOUS_BODY = MAX_CONTENT
 JSON_LINES = "application/x-ndjson"
 CHUNK = 64 * 1024
 """Bytes of a stream that are sent together."""
+ACT_AS = "Tidings-User"
+"""The HTTP header that names the user as whom a key acts."""
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """The HTTP header for `client_id`, under the name that other HTTP interfaces use."""
 KEY_PATTERN = r"^[\x21-\x7e]{1,64}$"
@@ -124,14 +126,16 @@ async def _json_lines(records: AsyncIterator[Any]) -> AsyncIterator[bytes]:
 
 
 async def bearer(request: Request, auth: Auth) -> Principal:
-    """The caller, from `Authorization: Bearer` (RFC 6750).
+    """The caller, from `Authorization: Bearer` (RFC 6750); with a key, the user whom `ACT_AS` names.
 
-    Raises `unauthenticated`, `token_expired` or `token_revoked`.
+    Raises `unauthenticated`, `token_expired` or `token_revoked`; `forbidden` or `not_found` for that user.
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise unauthenticated("send Authorization: Bearer <token>")
-    return await auth.authenticate(token.strip())
+    caller = await auth.authenticate(token.strip())
+    username = request.headers.get(ACT_AS)
+    return caller if username is None else await auth.act(caller, username)
 
 
 async def _payload(request: Request, max_bytes: int) -> tuple[dict[str, Any], bool]:

@@ -222,7 +222,7 @@ def _may_write(work: Work, write: AppendMessage | EditMessage) -> bool:
         return False
     try:
         need = Permission.SEND if isinstance(write, AppendMessage) else Permission.EDIT
-        work.check(room, write.actor.user_key, need)
+        work.check(room, write.actor, need)
     except ActionError:
         return False
     return True

@@ -115,7 +115,7 @@ class Join(Operation[Snapshot]):
     def apply(self, work: Work) -> Snapshot:
         assert self.room_key is not None
         room = work.room(self.room_key)
-        work.check(room, self.actor.user_key, self.need)
+        work.check(room, self.actor, self.need)
         # After the check: a user who may not know of the room learns nothing from other errors.
         invited = self.user_key != self.actor.user_key
         if invited and self.user_key in blocks.blockers_of(work.conn, self.actor.user_key):
@@ -146,7 +146,7 @@ class Leave(Operation[None]):
     def apply(self, work: Work) -> None:
         assert self.room_key is not None
         room = work.room(self.room_key)
-        work.check(room, self.actor.user_key, Permission.LEAVE)
+        work.check(room, self.actor, Permission.LEAVE)
         remove(work, room, self.actor, self.actor.user_key, self.actor.username, MemberChange.LEFT)
 
 
@@ -164,13 +164,14 @@ class Moderation(Operation[None]):
         """Check what the actor may do to the user; returns the room and the user's standing. Raises `ActionError`."""
         assert self.room_key is not None
         room = work.room(self.room_key)
-        standing = work.check(room, self.actor.user_key, need)
+        standing = work.check(room, self.actor, need)
         if self.user_key == self.actor.user_key:
             raise invalid("username", "that is yourself")
         target = work.standings.get((self.room_key, self.user_key), NOBODY)
-        error = may_act_on(_role(standing), _role(target), make=make)
-        if error is not None:
-            raise error
+        if need not in self.actor.granted_in(self.room_key):
+            error = may_act_on(_role(standing), _role(target), make=make)
+            if error is not None:
+                raise error
         return room, target
 
 
@@ -233,7 +234,7 @@ class MuteMember(Moderation):
 
 @dataclass(frozen=True, slots=True)
 class ChangeRole(Moderation):
-    """Give a member a role not above the actor's. An owner who makes another member the owner becomes a moderator."""
+    """Give a member a role not above the actor's. If it is `owner`, the former owner becomes a moderator."""
 
     role: Role
 
@@ -244,9 +245,11 @@ class ChangeRole(Moderation):
         if target.role == self.role:
             return
         work.save()
+        former_owners = members.owners(work.conn, room.row.key)
         _give_role(work, room, self.actor, self.user_key, self.username, self.role)
         if self.role == Role.OWNER:
-            _give_role(work, room, self.actor, self.actor.user_key, self.actor.username, Role.MODERATOR)
+            for user_key, username in former_owners:
+                _give_role(work, room, self.actor, user_key, username, Role.MODERATOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +262,7 @@ class CreateLink(Operation[LinkRow]):
     def apply(self, work: Work) -> LinkRow:
         assert self.room_key is not None
         room, actor = work.room(self.room_key), self.actor
-        work.check(room, actor.user_key, Permission.INVITE)
+        work.check(room, actor, Permission.INVITE)
         work.quotas.check_links(work.conn, self.room_key, actor.user_key)
         code, limits = secrets.token_urlsafe(15), (self.expires_at, self.uses)
         link = LinkRow(self.room_key, room.row.room_id, code, actor.username, work.now, *limits)
@@ -277,7 +280,7 @@ class DeleteLink(Operation[None]):
         assert self.room_key is not None
         room = work.room(self.room_key)
         try:
-            standing = work.check(room, self.actor.user_key, Permission.INVITE)
+            standing = work.check(room, self.actor, Permission.INVITE)
         except ActionError:
             raise not_found("invitation link") from None
         link = members.link(work.conn, self.code, work.now)

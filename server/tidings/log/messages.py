@@ -61,11 +61,12 @@ class AppendMessage(Operation[dict[str, Any]]):
         if self.client_id is not None:
             earlier = work.sent.get((self.room_key, self.actor.user_key, self.client_id))
             if earlier is not None:
-                work.check(room, self.actor.user_key, Permission.READ)
+                if Permission.SEND not in self.actor.granted_in(self.room_key):
+                    work.check(room, self.actor, Permission.READ)
                 if earlier.kind != self.kind:
                     raise ActionError(ErrorCode.CONFLICT, f"this `client_id` is that of another kind: {earlier.kind}")
                 return self.answer(self.view(room, earlier))
-        work.check(room, self.actor.user_key, Permission.SEND)
+        standing = work.check(room, self.actor, Permission.SEND)
         if self.reply_to is not None and (self.room_key, self.reply_to) not in work.known_messages:
             raise invalid("reply_to", "no such message in this room")
         message_id = new_message_id(work.now)
@@ -82,7 +83,7 @@ class AppendMessage(Operation[dict[str, Any]]):
         )
         if self.client_id is not None:
             work.sent[self.room_key, self.actor.user_key, self.client_id] = entry
-        if self.kind == "message":
+        if self.kind == "message" and standing.role is not None:
             work.markers[self.room_key, self.actor.user_key] = MarkerRow(entry.seq, entry.messages)
         view = room.views[entry.seq] = self.view(room, entry)
         return self.answer(view)
@@ -130,7 +131,7 @@ class MessageChange(Operation[T]):
         """The current message. Raises `not_found` if retention has removed it, or `ActionError` as `check`."""
         assert self.room_key is not None
         room = work.room(self.room_key)
-        work.check(room, self.actor.user_key, need)
+        work.check(room, self.actor, need)
         work.save()
         entry = log.at(work.conn, [(self.room_key, self.seq)]).get((self.room_key, self.seq))
         if entry is None:
@@ -192,7 +193,7 @@ class DeleteMessage(MessageChange[dict[str, Any]]):
     def apply(self, work: Work) -> dict[str, Any]:
         room, before = self.message(work, Permission.DELETE)
         if before.sender_key != self.actor.user_key:
-            work.check(room, self.actor.user_key, Permission.DELETE_ANY)
+            work.check(room, self.actor, Permission.DELETE_ANY)
         if not before.deleted:
             after = before._replace(content=None, body=None, reactions=None, data=None, deleted=True)
             self.write(work, room, "delete", after)

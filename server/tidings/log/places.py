@@ -37,7 +37,7 @@ class TakePlace(Operation[bool]):
         brought_in = work.standings.get((self.room_key, actor.user_key), NOBODY).role is None
         if brought_in:
             try:
-                work.check(room, actor.user_key, Permission.JOIN)
+                work.check(room, actor, Permission.JOIN)
                 admit(work, room, actor, actor.user_key, actor.username)
             except ActionError:
                 if place is None:

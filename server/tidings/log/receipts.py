@@ -26,7 +26,7 @@ class MarkRead(Operation[int]):
     def apply(self, work: Work) -> int:
         assert self.room_key is not None
         room = work.room(self.room_key)
-        work.check(room, self.actor.user_key, Permission.READ)
+        work.check(room, self.actor, Permission.READ)
         if self.seq > room.row.last_seq:
             raise invalid("seq", f"the room's log ends at {room.row.last_seq}")
         work.save()

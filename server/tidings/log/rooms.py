@@ -32,7 +32,7 @@ class ChangeTitle(Operation[Snapshot]):
     def apply(self, work: Work) -> Snapshot:
         assert self.room_key is not None
         room = work.room(self.room_key)
-        work.check(room, self.actor.user_key, Permission.SET_TITLE)
+        work.check(room, self.actor, Permission.SET_TITLE)
         if room.row.title != self.title:
             rooms.set_title(work.conn, self.room_key, self.title)
             room.row = room.row._replace(title=self.title)
@@ -50,7 +50,7 @@ class ChangePosting(Operation[Snapshot]):
     def apply(self, work: Work) -> Snapshot:
         assert self.room_key is not None
         room = work.room(self.room_key)
-        work.check(room, self.actor.user_key, Permission.SET_POSTING)
+        work.check(room, self.actor, Permission.SET_POSTING)
         if room.row.posting != self.posting:
             rooms.set_posting(work.conn, self.room_key, self.posting)
             room.row = room.row._replace(posting=self.posting)

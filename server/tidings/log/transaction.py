@@ -19,7 +19,7 @@ from tidings.auth import names
 from tidings.auth.principal import Principal
 from tidings.contract.errors import not_found
 from tidings.contract.models import Role, RoomKind
-from tidings.contract.permissions import Permission, refusal
+from tidings.contract.permissions import NO_PERMISSIONS, Permission, refusal
 from tidings.log.notices import Appended, Notice
 from tidings.log.quotas import Quotas
 from tidings.log.views import room_name
@@ -136,9 +136,9 @@ class Work:
             raise not_found()
         return room
 
-    def check(self, room: RoomLog, user_key: int, need: Permission) -> MemberStanding:
-        """Check a user against the permission table, as of this position in the log. Raises `ActionError`."""
-        standing = self.standings.get((room.row.key, user_key), NOBODY)
+    def check(self, room: RoomLog, actor: Principal, need: Permission) -> MemberStanding:
+        """Check a caller against the permission table, as of this position in the log. Raises `ActionError`."""
+        standing = self.standings.get((room.row.key, actor.user_key), NOBODY)
         muted_until = standing.muted_until
         error = refusal(
             RoomKind(room.row.kind),
@@ -149,6 +149,7 @@ class Work:
             muted_until=muted_until if muted_until is not None and muted_until > self.now else None,
             blocked=standing.blocked,
             posting=room.row.posting,
+            granted=actor.granted_in(room.row.key) if actor.granted else NO_PERMISSIONS,
         )
         if error is not None:
             raise error

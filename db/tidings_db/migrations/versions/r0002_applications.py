@@ -1,4 +1,4 @@
-"""Events of applications, data of messages, and rooms to which only moderators write."""
+"""Events of applications, data of messages, rooms to which only moderators write; keys of backends."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,3 +14,16 @@ def upgrade() -> None:
     is_event = sa.text("kind = 'event'")
     op.create_index("ix_entry_event", "entry", ["room_id", "seq"], sqlite_where=is_event, postgresql_where=is_event)
     op.add_column("room", sa.Column("posting", sa.String(), nullable=False, server_default="members"))
+    op.add_column("user", sa.Column("service", sa.Boolean(), nullable=False, server_default=sa.text("false")))
+    op.add_column("session", sa.Column("scopes", sa.String()))
+    op.add_column("session", sa.Column("only_room", sa.BigInteger()))
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("key_name", sa.String(), nullable=False),
+        sa.Column("username", sa.String()),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("request", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_audit"),
+    )
