@@ -42,7 +42,7 @@ class Application:
         self._misdirected = RequestLog(hosts.refuse, node.logs)
         self.sio = node.socketio.server
         """A `socketio.AsyncServer`, for namespaces of an application's own; see `docs/extending.md`."""
-        self.tidings = ServerApi(node.database)
+        self.tidings = ServerApi(node.parts, node.dispatcher)
         """The server's own API, for applications; see `docs/extending.md`."""
         self.connections = node.connections
         """For `transport.uvicorn_server.UvicornHttp`, as is `elsewhere`; unused under another ASGI server."""

@@ -146,7 +146,7 @@ function put(members: Map<string, Member>, username: string, role: Role | null, 
   if (role === null) members.delete(username);
   else
     members.set(username, {
-      ...(members.get(username) ?? { username, online, last_seen: null, muted_until: null }),
+      ...(members.get(username) ?? { username, online, last_seen: null, display_name: null, muted_until: null }),
       role,
     });
 }

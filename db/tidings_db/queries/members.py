@@ -31,6 +31,7 @@ class MemberRow(NamedTuple):
     last_seen: int | None
     muted_until: int | None
     """ms since the epoch; may have passed."""
+    display_name: str | None
 
 
 _ROLE = (members.c.room_id, members.c.user_id, members.c.role, members.c.muted_until, members.c.blocked)
@@ -327,7 +328,14 @@ def owners(conn: Connection, room_key: int) -> list[tuple[int, str]]:
 def list_members(conn: Connection, room_key: int, after: str | None, limit: int) -> list[MemberRow]:
     """A page of members, sorted by username key. `after`: the last key of the previous page."""
     statement = (
-        select(users.c.id, users.c.username, members.c.role, users.c.last_seen, members.c.muted_until)
+        select(
+            users.c.id,
+            users.c.username,
+            members.c.role,
+            users.c.last_seen,
+            members.c.muted_until,
+            users.c.display_name,
+        )
         .join_from(members, users, users.c.id == members.c.user_id)
         .where(members.c.room_id == room_key)
         .order_by(users.c.username_key)

@@ -32,6 +32,7 @@ class SessionRow(NamedTuple):
     scopes: str | None
     """Of a key; None: an ordinary session."""
     only_room: int | None
+    display_name: str | None
 
 
 def by_key(conn: Connection, username_key: str) -> UserRow | None:
@@ -138,6 +139,15 @@ def usernames(conn: Connection, user_keys: Collection[int]) -> dict[int, str]:
     return found
 
 
+def display_names(conn: Connection, user_keys: Collection[int]) -> dict[int, str]:
+    """The display names of users, by key. Users without one are missing."""
+    found: dict[int, str] = {}
+    for chunk in chunked(user_keys):
+        statement = select(users.c.id, users.c.display_name).where(users.c.id.in_(chunk))
+        found.update((key, name) for key, name in conn.execute(statement.where(users.c.display_name.is_not(None))))
+    return found
+
+
 @cache
 def _see_user(dialect: str) -> Any:
     return update(users).where(users.c.id == bindparam("key")).values(last_seen=_latest(dialect, users.c.last_seen))
@@ -229,6 +239,7 @@ _SESSION_COLUMNS = (
     func.coalesce(sessions.c.used_at, sessions.c.created_at),
     sessions.c.scopes,
     sessions.c.only_room,
+    users.c.display_name,
 )
 _SESSION = (
     select(*_SESSION_COLUMNS)
@@ -239,7 +250,7 @@ _SESSION = (
 
 def session(conn: Connection, sid: str) -> SessionRow | None:
     row = conn.execute(_SESSION, {"sid": sid}).first()
-    return None if row is None else SessionRow(*row)
+    return None if row is None else SessionRow._make(row)
 
 
 class DeviceRow(NamedTuple):

@@ -40,13 +40,6 @@ from tidings.log.notices import Withdrawn
 from tidings_db.queries import blocks, members, users
 from tidings_db.queries.rows import UserRow
 
-
-async def _profile(ctx: Context, username: str) -> Profile:
-    user = await ctx.auth.user(username)
-    online, last_seen = (await ctx.presence({user.key: user.last_seen}))[user.key]
-    return Profile(username=user.username, online=online, last_seen=last_seen, created_at=timestamp(user.created_at))
-
-
 _WRONG_PASSWORD = {
     ErrorCode.FORBIDDEN: "wrong password",
     ErrorCode.RATE_LIMITED: "too many attempts by this session",
@@ -75,7 +68,7 @@ async def register(ctx: Context, req: Register) -> Credentials:
         until_logout=ctx.until_logout,
         invitation=req.invitation,
     )
-    return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
+    return Credentials(token=token, expires_at=timestamp(expires_at), user=await ctx.profile(user.username))
 
 
 @action("get_registration", http="GET /api/registration", live=False, anonymous=True)
@@ -99,22 +92,20 @@ async def login(ctx: Context, req: Login) -> Credentials:
     token, expires_at, user = await ctx.auth.login(
         req.username, req.password, ctx.address, ctx.agent, until_logout=ctx.until_logout
     )
-    return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
+    return Credentials(token=token, expires_at=timestamp(expires_at), user=await ctx.profile(user.username))
 
 
 @action("refresh", http="POST /api/refresh", live=False, limit=Limit.READS)
 async def refresh(ctx: Context, req: NoPayload) -> Credentials:
     """Get a fresh token of the same session."""
     token, expires_at = await ctx.auth.refresh(ctx.principal)
-    return Credentials(
-        token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, ctx.principal.username)
-    )
+    return Credentials(token=token, expires_at=timestamp(expires_at), user=await ctx.profile(ctx.principal.username))
 
 
 @action("me", scope=Scope.READ, http="GET /api/me", live=False, limit=Limit.READS)
 async def me(ctx: Context, req: NoPayload) -> Profile:
     """Get the caller's own profile."""
-    return await _profile(ctx, ctx.principal.username)
+    return await ctx.profile(ctx.principal.username)
 
 
 @action(
@@ -126,7 +117,7 @@ async def me(ctx: Context, req: NoPayload) -> Profile:
 )
 async def get_profile(ctx: Context, req: GetProfile) -> Profile:
     """Get a user's profile."""
-    return await _profile(ctx, req.username)
+    return await ctx.profile(req.username)
 
 
 @action(
@@ -251,7 +242,16 @@ async def _publish_presence_to(ctx: Context, viewer: UserRow) -> None:
     """Send another user the caller's presence, as that user may see it."""
     caller = await ctx.auth.user(ctx.principal.username)
     online, last_seen = (await ctx.presence({caller.key: caller.last_seen}, to=viewer.key))[caller.key]
-    ctx.hub.notify(viewer.key, "presence", {"username": caller.username, "online": online, "last_seen": last_seen})
+    ctx.hub.notify(
+        viewer.key,
+        "presence",
+        {
+            "username": caller.username,
+            "online": online,
+            "last_seen": last_seen,
+            "display_name": caller.display_name,
+        },
+    )
 
 
 @action("get_blocks", http="GET /api/blocks", limit=Limit.READS)

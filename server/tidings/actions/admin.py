@@ -31,7 +31,7 @@ from tidings.contract.models import (
     timestamp,
 )
 from tidings.contract.permissions import Scope
-from tidings.log.rooms import DeleteTopic
+from tidings.log.rooms import DeleteRoom
 from tidings_db.queries import registration, rooms, users
 
 
@@ -135,7 +135,7 @@ async def admin_get_topics(ctx: Context, req: AdminGetTopics) -> AdminTopics:
 async def admin_delete_topic(ctx: Context, req: AdminRoomRef) -> Empty:
     """Delete a topic with its log. Its members get `room_removed`, and its name becomes free."""
     key = await ctx.access.room_key(room_id=req.room_id)
-    await ctx.journal.write(DeleteTopic(ctx.principal, key))
+    await ctx.journal.write(DeleteRoom(ctx.principal, key, only_topic=True))
     ctx.parts.directory.forget(key)
     return Empty()
 

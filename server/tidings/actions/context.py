@@ -19,7 +19,7 @@ from tidings.auth.sessions import Auth
 from tidings.auth.tokens import now_ms, unauthenticated
 from tidings.contract.actions import Payload, RoomRef
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, invalid
-from tidings.contract.models import timestamp
+from tidings.contract.models import Profile, timestamp
 from tidings.contract.permissions import Scope
 from tidings.fanout.connection import Connection
 from tidings.fanout.hub import Hub
@@ -171,6 +171,18 @@ class Context:
             )
             for key, seen in users_seen.items()
         }
+
+    async def profile(self, username: str) -> Profile:
+        """A user's profile, as the caller sees it. Raises `not_found`."""
+        user = await self.auth.user(username)
+        online, last_seen = (await self.presence({user.key: user.last_seen}))[user.key]
+        return Profile(
+            username=user.username,
+            online=online,
+            last_seen=last_seen,
+            created_at=timestamp(user.created_at),
+            display_name=user.display_name,
+        )
 
     async def room_online(self, room_key: int) -> tuple[Snapshot, list[str]]:
         """A room as the caller sees it, and its members who are online, sorted.

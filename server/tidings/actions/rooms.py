@@ -419,6 +419,7 @@ async def get_members(ctx: Context, req: GetMembers) -> Members:
                 role=Role(member.role),
                 online=presence[member.user_key][0],
                 last_seen=presence[member.user_key][1],
+                display_name=member.display_name,
                 muted_until=muted_until(member),
             )
             for member in page

@@ -303,7 +303,7 @@ def _username(claim: object, name: str) -> str:
 
 def _display_name(claim: object) -> str | None:
     try:
-        return names.title(claim)[:64].strip() or None if isinstance(claim, str) else None
+        return names.display_name(claim)[:64].strip() or None if isinstance(claim, str) else None
     except ActionError:
         return None
 

@@ -111,6 +111,13 @@ def title(raw: str) -> str:
     return text
 
 
+def display_name(raw: str) -> str:
+    """The stored form of a display name: NFC, trimmed. Raises `invalid`."""
+    text = unicodedata.normalize("NFC", raw).strip()
+    _check_shown(text, "display_name", _JOINERS)
+    return text
+
+
 def emoji(raw: str) -> str:
     """Check the emoji of a reaction, or its short name. Raises `invalid`."""
     _check_shown(raw, "emoji", _JOINERS | _TAGS)

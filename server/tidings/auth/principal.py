@@ -30,6 +30,8 @@ class Principal:
     key_name: str | None = None
     """The key that acts as this user; None: the user themselves, or the key's own."""
 
+    display_name: str | None = None
+
     def granted_in(self, room_key: int) -> frozenset[Permission]:
         """The permissions in a room that do not depend on a membership."""
         return self.granted if self.only_room is None or self.only_room == room_key else NO_PERMISSIONS

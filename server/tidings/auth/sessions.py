@@ -197,12 +197,12 @@ class Auth:
 
         Raises `invalid`, `conflict` (a topic has that name) or `forbidden` (the user is disabled).
         """
-        user = await self._find(raw_name) or await self._find_or_create(names.username(raw_name))
+        user = await self._find(raw_name) or await self.find_or_create(names.username(raw_name))
         if user.disabled:
             raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is disabled")
         return await self.sign_in(user, life_ms)
 
-    async def _find_or_create(self, username: str) -> UserRow:
+    async def find_or_create(self, username: str) -> UserRow:
         """Return a user; create one without a password if necessary. Raises `conflict` if a topic has the name."""
 
         def find_or_create(conn: Transaction) -> UserRow | None:
@@ -322,6 +322,7 @@ class Auth:
             scopes,
             granted_by(scopes),
             session.only_room,
+            display_name=session.display_name,
         )
 
     async def act(self, key: Principal, raw_name: str) -> Principal:

@@ -17,13 +17,14 @@ from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError
 
 from tidings import __version__
-from tidings.auth import names
+from tidings.auth import keys, names
 from tidings.auth.registration import create_link
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import fingerprint, now_ms
 from tidings.cli.banner import url_of
-from tidings.contract.errors import ActionError
+from tidings.contract.errors import ActionError, not_found
 from tidings.contract.models import timestamp
+from tidings.contract.permissions import Scope
 from tidings.fanout.publisher import Publisher
 from tidings.log import epochs
 from tidings.log.epochs import MARK_S
@@ -35,7 +36,8 @@ from tidings.settings import (
     SettingsError,
 )
 from tidings_db.engine import Database, StoreUnavailable
-from tidings_db.queries import nodes, users, webhooks
+from tidings_db.queries import keys as key_queries
+from tidings_db.queries import nodes, rooms, users, webhooks
 from tidings_db.queries.nodes import NodeRow
 from tidings_db.queries.webhooks import WebhookRow
 from tidings_db.schema import SchemaUnknown, migrate, pending
@@ -98,9 +100,25 @@ def _parser() -> argparse.ArgumentParser:
         "rekey",
         help="let servers on a PostgreSQL database start with this signing key in place of a lost or leaked one",
     )
+    _add_key_parser(commands)
+    audit = commands.add_parser("audit", help="list what keys did to users and rooms, and as users, the newest first")
+    audit.add_argument("--limit", type=_positive, default=100, metavar="N", help="how many (100)")
     _add_webhook_parser(commands)
     commands.add_parser("migrate", help="update the database to the tables of this version")
     return parser
+
+
+def _add_key_parser(commands: Any) -> None:
+    key = commands.add_parser("key", help="let another system in, with a key that has scopes")
+    key_commands = key.add_subparsers(dest="key_command", required=True, metavar="COMMAND")
+    create = key_commands.add_parser("create", help="print a new key, this once; its name is shown as a user's")
+    create.add_argument("name")
+    create.add_argument(
+        "--scope", action="append", required=True, choices=[*Scope], help="what it may do; repeatable"
+    )
+    create.add_argument("--room", help="its scopes hold only in this room: its id, or the name of a topic")
+    key_commands.add_parser("list", help="list the keys, without the keys themselves")
+    key_commands.add_parser("revoke", help="withdraw a key").add_argument("id")
 
 
 def _add_webhook_parser(commands: Any) -> None:
@@ -345,6 +363,43 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def _key(settings: Settings, args: argparse.Namespace) -> int:
+    def create(conn: Any) -> str:
+        room_key = None
+        if args.room is not None:
+            room = rooms.find(conn, room_id=args.room) or rooms.find(conn, name_key=names.name_key(args.room.strip()))
+            if room is None:
+                raise not_found()
+            room_key = room.key
+        return keys.create(conn, args.name, [Scope(scope) for scope in args.scope], room_key, now_ms())
+
+    async def run(database: Database, _auth: Auth) -> None:
+        if args.key_command == "create":
+            print(await database.write(create))
+        elif args.key_command == "revoke":
+            row = await database.write(lambda conn: keys.revoke(conn, args.id, now_ms()))
+            print(f"key {row.key_id} of {row.name} revoked")
+        else:
+            rows = [("id", "name", "scopes", "room", "created", "revoked")]
+            for key in await database.read(key_queries.listed):
+                revoked = "" if key.revoked_at is None else timestamp(key.revoked_at)
+                rows.append((key.key_id, key.name, key.scopes, key.room_id or "", timestamp(key.created_at), revoked))
+            _print_table(rows)
+
+    _check_data_dir(settings)
+    return _with_database(settings, run)
+
+
+def _audit(settings: Settings, args: argparse.Namespace) -> int:
+    async def run(database: Database, _auth: Auth) -> None:
+        rows = [("time", "key", "as", "action", "request")]
+        for entry in await database.read(lambda conn: key_queries.audited(conn, None, args.limit)):
+            rows.append((timestamp(entry.at), entry.key_name, entry.username or "", entry.action, entry.request))
+        _print_table(rows)
+
+    return _with_database(settings, run)
+
+
 def _webhook(settings: Settings, args: argparse.Namespace) -> int:
     from tidings.webhooks import managing
     from tidings.webhooks.sending import Sender
@@ -451,6 +506,8 @@ _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "serve": _serve,
     "token": _token,
     "invite": _invite,
+    "key": _key,
+    "audit": _audit,
     "epoch": _epoch,
     "nodes": _nodes,
     "rekey": _rekey,

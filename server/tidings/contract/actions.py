@@ -460,6 +460,34 @@ class AdminRoomRef(Payload):
     room_id: Id
 
 
+class UserRef(Payload):
+    username: Username
+
+
+class PutUser(UserRef):
+    display_name: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)] | None = Field(
+        default=None,
+        description="Shown beside the username; left out: unchanged; null: removed",
+        examples=["Omar García"],
+    )
+
+
+class MakeToken(UserRef):
+    minutes: Annotated[int, Field(ge=1, le=MAX_SECONDS // 60), _INTEGRAL] | None = Field(
+        default=None, description="Lifetime; default: that of every token"
+    )
+
+
+class MemberOfRoom(Payload):
+    room_id: Id
+    username: Username
+
+
+class GetAudit(Payload):
+    before: Seq | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
 class AdminGetUsers(Payload):
     after: Username | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100

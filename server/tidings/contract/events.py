@@ -21,6 +21,7 @@ class Ready(View):
         description="Rooms whose log was restored before the given cursor, or begins after it: request `history`"
     )
     token_expires_at: Timestamp
+    display_name: str | None = None
 
 
 class RoomEntry(View):
@@ -87,6 +88,7 @@ class Presence(View):
     username: str
     online: bool
     last_seen: Timestamp | None
+    display_name: str | None = None
 
 
 class Closing(View):

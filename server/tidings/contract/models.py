@@ -139,6 +139,7 @@ class Member(View):
     role: Role
     online: bool
     last_seen: Timestamp | None = Field(description="null: online, or never seen")
+    display_name: str | None = None
     muted_until: Timestamp | None = Field(
         default=None, description="Only moderators and the member see it; null: not muted, or hidden"
     )
@@ -149,6 +150,28 @@ class Profile(View):
     online: bool
     last_seen: Timestamp | None
     created_at: Timestamp
+    display_name: str | None = Field(default=None, description="Shown; the username stays the name")
+
+
+class UserToken(View):
+    token: str
+    expires_at: Timestamp
+
+
+class AuditEntry(View):
+    """A request of a key that changes rooms or users, or acts as a user."""
+
+    id: int
+    at: Timestamp
+    key: str = Field(description="The username of the key")
+    username: str | None = Field(description="The user as whom it acted; null: itself")
+    action: str
+    request: dict[str, JsonValue] = Field(description="Its fields, without contents and data")
+
+
+class AuditLog(View):
+    entries: list[AuditEntry] = Field(description="The newest first")
+    next: int | None = Field(description="Pass it as `before` to get the next page; null: this was the last one")
 
 
 class Empty(View):

@@ -256,6 +256,7 @@ class CatchUp:
                 "replayed": replayed,
                 "reset": sorted(room_id for room_id, _ in arrival.reset.values()),
                 "token_expires_at": timestamp(connection.principal.expires_at),
+                "display_name": connection.principal.display_name,
             },
         )
         if is_behind and connection.epoch is None and not client_cursors:

@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from sqlalchemy.engine import Connection as Transaction
+
 from tidings.contract.models import timestamp
 from tidings.fanout.announcer import Announcer, UserPresence
 from tidings.fanout.cluster import OnlineUsers
@@ -213,7 +215,7 @@ class PresenceTracker:
         counted = None
         while counted != self._blocks:  # a user who was blocked meanwhile must not get the changes
             counted = self._blocks
-            hidden = await self._db.read(partial(blocks.blocked_of, user_keys=shown)) if shown else {}
+            hidden, named = await self._db.read(partial(_read, shown=shown)) if shown else ({}, {})
             online = self._users.among(pending)
         # From here on in one step of the event loop: later changes are published after this.
         rooms: dict[int, list[UserPresence]] = {}
@@ -227,6 +229,7 @@ class PresenceTracker:
                 "username": change.username,
                 "online": is_online,
                 "last_seen": None if is_online else timestamp(change.changed_at),
+                "display_name": named.get(user_key),
             }
             presence = UserPresence(user_key, payload, frozenset(hidden.get(user_key, ())))
             for room_key in change.rooms:
@@ -250,3 +253,8 @@ class PresenceTracker:
         usernames = await self._db.read(partial(users.usernames, user_keys=unnamed)) if unnamed else {}
         for user_key in unnamed:
             pending[user_key].username = usernames.get(user_key)
+
+
+def _read(conn: Transaction, shown: Collection[int]) -> tuple[dict[int, set[int]], dict[int, str]]:
+    """For each of these users, the users whom they have blocked; and the display names."""
+    return blocks.blocked_of(conn, shown), users.display_names(conn, shown)

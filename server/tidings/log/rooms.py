@@ -91,13 +91,17 @@ class CreateTopic(Operation[Snapshot]):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteTopic(Operation[None]):
-    """Delete a topic and free its name. For administrators, who need not be members."""
+class DeleteRoom(Operation[None]):
+    """Delete a topic or a group, and free a topic's name. Its actor need not be a member."""
+
+    only_topic: bool = False
+    """Whether a group is `not_found`."""
 
     def apply(self, work: Work) -> None:
         assert self.room_key is not None
         room = work.room(self.room_key)
-        if room.row.kind != RoomKind.TOPIC or (room.row.is_private and not room.row.members):
+        is_wrong = room.row.kind == RoomKind.DIRECT or (self.only_topic and room.row.kind != RoomKind.TOPIC)
+        if is_wrong or (room.row.is_private and not room.row.members):
             raise not_found("topic")
         work.publish_entries(room)
         room.resize(-room.row.members)
