@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "tidings.transport.addresses": set(),
     "tidings.transport.timers": set(),
     "tidings.transport": {"tidings.contract"},
-    "tidings.auth.principal": set(),
+    "tidings.auth.principal": {"tidings.contract"},
     "tidings.auth.limits": {"tidings.contract"},
     "tidings.auth.names": {"tidings.contract", "tidings_db.names"},
     "tidings.log": {
@@ -161,7 +161,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings_db.queries.places",
         "tidings_db.queries.users",
     },
-    "tidings.api": {"tidings.actions.access", "tidings.contract", "tidings_db.engine"},
+    "tidings.api": {"tidings.actions", "tidings.auth", "tidings.contract", "tidings_db.queries"},
     "tidings.cli": set(),
     "tidings.cli.file_lock": {"tidings.settings"},
     "tidings.cli.banner": {"tidings.settings"},

@@ -12,17 +12,15 @@ from typing import Any, Final
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings.actions.access import is_member
+from tidings.actions.access import is_member, room_id_of, room_ids_of
 from tidings.actions.context import Context, Parts
 from tidings.actions.dispatch import Dispatcher
-from tidings.auth import names
 from tidings.auth.keys import granted_by
 from tidings.auth.principal import Principal
 from tidings.contract.actions import SubjectInRoom
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.models import Member, Message, Posting, Profile, Published, Room, UserToken
-from tidings.contract.permissions import Scope
-from tidings_db.queries import members, rooms
+from tidings.contract.permissions import KeyScope
 
 ACCOUNT: Final = "server"
 """The username of the server's own account, unless somebody else has it."""
@@ -123,12 +121,7 @@ class ServerApi:
         """The ids of the rooms of a user."""
         user = await self._parts.auth.user(username)
 
-        def find(conn: Transaction) -> list[str]:
-            keys = members.rooms_of(conn, [user.key]).get(user.key, set())
-            found = (rooms.by_key(conn, key) for key in sorted(keys))
-            return [row.room_id for row in found if row is not None]
-
-        return await self._parts.db.read(find)
+        return await self._parts.db.read(lambda conn: room_ids_of(conn, user.key))
 
     async def members(self, room: str) -> list[Member]:
         """All members of a room, by username."""
@@ -158,18 +151,14 @@ class ServerApi:
     async def _in_room(
         self, action: str, room: str, payload: dict[str, Any], sender: str | None = None
     ) -> dict[str, Any]:
-        room_id = await self._parts.db.read(lambda conn: rooms.find(conn, room_id=room))
-        ref = {"topic_name": room} if room_id is None else {"room_id": room}
+        room_id = await self._parts.db.read(lambda conn: room_id_of(conn, room))
+        # A name may also be that of a user, whose conversation the action finds.
+        ref = {"topic_name": room} if room_id is None else {"room_id": room_id}
         return await self._ask(action, ref | payload, sender)
 
     async def _room_id(self, room: str) -> str:
         """The id of a room. Raises `not_found`."""
-
-        def find(conn: Transaction) -> str | None:
-            row = rooms.find(conn, room_id=room) or rooms.find(conn, name_key=names.name_key(room.strip()))
-            return None if row is None else row.room_id
-
-        room_id = await self._parts.db.read(find)
+        room_id = await self._parts.db.read(lambda conn: room_id_of(conn, room))
         if room_id is None:
             raise ActionError(ErrorCode.NOT_FOUND, "no such room")
         return room_id
@@ -184,7 +173,7 @@ class ServerApi:
 
     async def _caller(self, username: str | None) -> Principal:
         if self._account is None:
-            scopes = frozenset(Scope)
+            scopes = frozenset(KeyScope)
             account = await self._parts.auth.service(ACCOUNT)
             self._account = replace(account, scopes=scopes, granted=granted_by(scopes))
         return self._account if username is None else await self._parts.auth.act(self._account, username)

@@ -129,8 +129,8 @@ async def test_administrators_cannot_delete_conversations(server: RunningNode, a
 
 async def test_other_users_are_refused_every_administrative_action(lite: RunningNode) -> None:
     """The refusal precedes every lookup, so existing and unknown users are refused alike."""
-    administrative = [action for action in REGISTRY if "/api/admin/" in (action.http or "")]
-    assert [action for action in REGISTRY if action.admin] == administrative
+    administrative = [action for action in REGISTRY if action.admin]
+    assert all(action.admin for action in REGISTRY if "/api/admin/" in (action.http or ""))
     assert len(administrative) >= 5
     token = await lite.register("omar")
     await lite.register("diego")

@@ -14,11 +14,11 @@ from tests.support.client import Client, Refused, connected, plainly_connected
 from tests.support.node import NO_TLS, RunningNode
 from tidings.auth import keys
 from tidings.auth.tokens import now_ms
-from tidings.contract.permissions import Scope
+from tidings.contract.permissions import KeyScope
 from tidings_db.queries import rooms, users
 
 
-async def make_key(server: RunningNode, *scopes: Scope, name: str = "backend", room_id: str | None = None) -> str:
+async def make_key(server: RunningNode, *scopes: KeyScope, name: str = "backend", room_id: str | None = None) -> str:
     def create(conn: Transaction) -> str:
         room = None if room_id is None else rooms.find(conn, room_id=room_id)
         return keys.create(conn, name, scopes, None if room is None else room.key, now_ms())
@@ -52,7 +52,7 @@ class Backend:
         return "ok"
 
 
-async def backend(people: People, *scopes: Scope, **options: Any) -> Backend:
+async def backend(people: People, *scopes: KeyScope, **options: Any) -> Backend:
     return Backend(people.server.url, await make_key(people.server, *scopes, **options))
 
 
@@ -60,7 +60,7 @@ async def test_a_key_publishes_into_any_room_under_its_name_and_is_a_member_of_n
     private = await people.omar.ask("create", topic_name="orders", is_private=True, posting="moderators")
     ref = {"room_id": private["room_id"]}
     await people.omar.ask("invite", **ref, username="diego")
-    desk = await backend(people, Scope.PUBLISH, name="order-desk")
+    desk = await backend(people, KeyScope.PUBLISH, name="order-desk")
     for n in (1, 2):  # the second is a retry
         event = await desk.ask("POST", "/api/events", **ref, event="order.paid", data=n, client_id="17")
         assert event["seq"] == 2, n
@@ -77,25 +77,25 @@ async def test_a_key_publishes_into_any_room_under_its_name_and_is_a_member_of_n
     assert await desk.code("PATCH", f"/api/messages/{other['id']}", content="x") == "forbidden"
 
 
-REQUESTS: dict[Scope, list[tuple[str, str, dict[str, Any]]]] = {
-    Scope.PUBLISH: [
+REQUESTS: dict[KeyScope, list[tuple[str, str, dict[str, Any]]]] = {
+    KeyScope.PUBLISH: [
         ("POST", "/api/messages", {"topic_name": "plaza", "content": "x"}),
         ("POST", "/api/events", {"topic_name": "plaza", "event": "x", "data": 1}),
     ],
-    Scope.READ: [
+    KeyScope.READ: [
         ("GET", "/api/messages", {"topic_name": "plaza"}),
         ("GET", "/api/events", {"topic_name": "plaza"}),
         ("GET", "/api/members", {"topic_name": "plaza"}),
         ("GET", "/api/users/omar", {}),
     ],
-    Scope.ROOMS: [
+    KeyScope.ROOMS: [
         ("POST", "/api/topics", {"topic_name": "nueva"}),
         ("PUT", "/api/posting", {"topic_name": "plaza", "posting": "members"}),
         ("PUT", "/api/rooms/{plaza}/members/satoshi", {}),
         ("DELETE", "/api/rooms/{plaza}/members/satoshi", {}),
         ("DELETE", "/api/rooms/{old}", {}),
     ],
-    Scope.USERS: [
+    KeyScope.USERS: [
         ("PUT", "/api/users/nuevo", {"display_name": "El Nuevo"}),
         ("POST", "/api/users/nuevo/token", {"minutes": 5}),
         ("DELETE", "/api/users/nuevo/sessions", {}),
@@ -114,12 +114,12 @@ NOT_FOR_KEYS = [
 
 @pytest.mark.parametrize("scope", REQUESTS)
 async def test_a_key_may_do_what_its_scope_says_and_is_told_the_scope_that_it_lacks(
-    people: People, scope: Scope
+    people: People, scope: KeyScope
 ) -> None:
     room_id = (await people.omar.ask("create", topic_name="plaza"))["room_id"]
     old = (await people.omar.ask("create_conversation", usernames=["diego"], title="old"))["room_id"]
     with_scope = await backend(people, scope, name="with")
-    without = await backend(people, *(set(Scope) - {scope}), name="without")
+    without = await backend(people, *(set(KeyScope) - {scope}), name="without")
     for method, path, fields in REQUESTS[scope]:
         named = path.format(plaza=room_id, old=old)
         with pytest.raises(Refused) as refused:
@@ -134,7 +134,7 @@ async def test_a_key_of_one_room_has_no_rights_in_another(people: People) -> Non
     first, second = [
         (await people.omar.ask("create", topic_name=name, is_private=True))["room_id"] for name in ("uno", "dos")
     ]
-    hook = await backend(people, Scope.PUBLISH, Scope.READ, room_id=first)
+    hook = await backend(people, KeyScope.PUBLISH, KeyScope.READ, room_id=first)
     assert await hook.code("POST", "/api/events", room_id=first, event="x", data=1) == "ok"
     for method, path, fields in (
         ("POST", "/api/events", {"event": "x", "data": 1}),
@@ -146,7 +146,7 @@ async def test_a_key_of_one_room_has_no_rights_in_another(people: People) -> Non
 
 async def test_a_key_acts_as_a_user_with_that_users_rights_and_the_audit_log_says_so(people: People) -> None:
     room_id = (await people.omar.ask("create", topic_name="plaza", is_private=True))["room_id"]
-    support = await backend(people, Scope.ACT, Scope.USERS, name="support")
+    support = await backend(people, KeyScope.ACT, KeyScope.USERS, name="support")
     sent = await support.ask("POST", "/api/messages", act="Omar", room_id=room_id, content="for omar")
     assert (sent["sender"], (await people.omar.event("message"))["content"]) == ("omar", "for omar")
     assert await support.code("POST", "/api/messages", act="diego", room_id=room_id, content="x") == "not_found"
@@ -154,7 +154,7 @@ async def test_a_key_acts_as_a_user_with_that_users_rights_and_the_audit_log_say
     await support.ask("PUT", "/api/users/eva", display_name="Eva María")
     await support.ask("POST", "/api/admin/users/diego/disable")
     assert await support.code("GET", "/api/rooms", act="diego") == "forbidden"
-    plain = await backend(people, Scope.READ, name="plain")
+    plain = await backend(people, KeyScope.READ, name="plain")
     assert await plain.code("GET", "/api/rooms", act="omar") == "forbidden"
     token = await people.server.node.auth.token_for("root")
     await people.server.node.database.write(_make_admin)
@@ -179,7 +179,7 @@ def _make_admin(conn: Transaction) -> None:
 
 
 async def test_a_key_signs_users_in_and_out(people: People) -> None:
-    idp = await backend(people, Scope.USERS)
+    idp = await backend(people, KeyScope.USERS)
     assert await idp.code("POST", "/api/users/eva/token") == "not_found"
     profile = await idp.ask("PUT", "/api/users/eva", display_name="Eva María")
     assert (profile["username"], profile["display_name"]) == ("eva", "Eva María")
@@ -201,7 +201,7 @@ async def test_a_key_signs_users_in_and_out(people: People) -> None:
 
 async def test_a_live_connection_with_a_key_ends_when_the_key_is_revoked(people: People) -> None:
     await people.omar.ask("create", topic_name="plaza")
-    key = await make_key(people.server, Scope.PUBLISH)
+    key = await make_key(people.server, KeyScope.PUBLISH)
     async with (
         connected(people.server.url, key, device="a") as live,
         plainly_connected(people.server.url, key, device="b") as plain,
@@ -226,7 +226,7 @@ async def test_a_live_connection_with_a_key_ends_when_the_key_is_revoked(people:
 async def test_a_key_moderates_without_being_a_member(people: People) -> None:
     room_id = (await people.omar.ask("create", topic_name="plaza"))["room_id"]
     await people.diego.ask("subscribe", topic_name="plaza")
-    admin = await backend(people, Scope.ROOMS)
+    admin = await backend(people, KeyScope.ROOMS)
     ref = {"room_id": room_id}
     await admin.ask("PUT", f"/api/rooms/{room_id}/members/satoshi")
     assert (await people.satoshi.event("room_added"))["room"]["room_id"] == room_id

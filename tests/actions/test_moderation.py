@@ -12,7 +12,7 @@ from tests.actions.conftest import People, code
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import running_node
 from tidings.auth.tokens import now_ms
-from tidings_db.queries import blocks
+from tidings.fanout import presence
 
 
 async def _room(people: People, *, private: bool) -> dict[str, str]:
@@ -221,7 +221,7 @@ async def test_presence_is_sent_to_users_who_share_a_room_and_are_not_blocked(pe
         await omar.ask("message", topic_name="sala", content="fin")
         await people.satoshi.event("message")
     *before, last = [e for e in people.satoshi.of("presence") if e["username"] == "omar"]
-    assert last == {"username": "omar", "online": False, "last_seen": None}
+    assert last == {"username": "omar", "online": False, "last_seen": None, "display_name": None}
     assert all(e["online"] for e in before)  # that omar is online, if it was announced before the block
     assert [e["online"] for e in people.diego.of("presence") if e["username"] == "omar"][:3] == [True, False, True]
 
@@ -237,7 +237,7 @@ async def test_a_blocked_user_sees_the_other_go_offline_until_the_block_ends(peo
     assert (await people.diego.event("presence", of_omar))["online"]  # they share a room now
     assert await online_in_direct(people.diego) == [2]
     await people.omar.ask("block", username="diego")
-    away = {"username": "omar", "online": False, "last_seen": None}
+    away = {"username": "omar", "online": False, "last_seen": None, "display_name": None}
     assert await people.diego.event("presence", of_omar) == away
     assert await online_in_direct(people.diego) == [1]
     assert await online_in_direct(people.omar) == [2]
@@ -254,7 +254,7 @@ async def test_a_user_who_is_blocked_during_an_announcement_sees_the_other_go_of
 
     async def slowly(query: Any) -> Any:
         answer = await read(query)
-        if getattr(query, "func", None) is blocks.blocked_of:
+        if getattr(query, "func", None) is presence._read:
             queried.set()
             await blocked.wait()
         return answer
@@ -273,7 +273,7 @@ async def test_a_user_who_is_blocked_during_an_announcement_sees_the_other_go_of
 async def test_members_get_the_presence_of_a_new_member(people: People) -> None:
     await people.omar.ask("create", topic_name="sala")
     await people.diego.ask("subscribe", topic_name="sala")
-    online = {"username": "diego", "online": True, "last_seen": None}
+    online = {"username": "diego", "online": True, "last_seen": None, "display_name": None}
     assert await people.omar.event("presence", lambda e: e["username"] == "diego") == online
     await people.omar.ask("create_conversation", usernames=["satoshi"])
     assert await people.omar.event("presence", lambda e: e["username"] == "satoshi") == {

@@ -279,6 +279,19 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
             await ask("delete_registration_link", "/api/admin/registration-links/none", caller, "DELETE")
         for caller, room in (("diego", ids[SECRET]), ("omar", ids[DIRECT]), ("omar", "none")):
             await ask("admin_delete_topic", f"/api/admin/topics/{room}", caller, "DELETE")
+        for caller, user in (("diego", "omar"), ("omar", "nobody")):
+            await ask("create_token", f"/api/users/{user}/token", caller)
+            await ask("end_sessions", f"/api/users/{user}/sessions", caller, "DELETE")
+        for caller, user in (("diego", "omar"), ("omar", "noticias")):
+            await ask("put_user", f"/api/users/{user}", caller, "PUT")
+        await ask("get_audit", "/api/audit", "diego", "GET")
+        for caller, room in (("diego", "none"), ("omar", "none")):
+            await ask("delete_room", f"/api/rooms/{room}", caller, "DELETE")
+        for room, user in (("none", "omar"), (ids[DIRECT], "omar"), (ids[FULL], "eva")):
+            await ask("add_member", f"/api/rooms/{room}/members/{user}", "diego", "PUT")
+        for room, user in (("none", "omar"), (ids[FULL], "eva")):
+            await ask("remove_member", f"/api/rooms/{room}/members/{user}", "diego", "DELETE")
+        await ask("remove_member", f"/api/rooms/{ids[FULL]}/members/omar", "omar", "DELETE")
         webhooks = "/api/admin/webhooks"
         await ask("admin_get_webhooks", webhooks, "diego", "GET")
         for caller, url, where in (

@@ -65,6 +65,7 @@ ACTS = (
     Act("delete", "delete own", by="own"),
     Act("delete", "delete any", by="theirs"),
     _on("invite", "invite", "guest"),
+    _on("add_member", "invite", "guest"),
     Act("create_invitation_link", "invite"),
     Act("get_invitation_links", "invite"),
     Act("join_by_link", "join by link", by="link"),
@@ -80,6 +81,7 @@ ACTS = (
         for user, right in (("target", "moderate"), ("deputy", "moderate moderators"), ("chief", "nobody"))
         for act in (
             _on("kick", right, user),
+            _on("remove_member", right, user),
             _on("ban", right, user),
             _on("mute", right, user, duration=60),
             _on("set_role", right, user, role="member"),
@@ -99,6 +101,7 @@ ACTS = (
     Act("admin_create_webhook", "administrate", {"url": "https://hook.invalid/", "events": ["*"]}),
     Act("admin_replay_webhook", "administrate", {"webhook_id": "none", "after": 0}),
     Act("admin_delete_topic", "administrate"),
+    Act("delete_room", "administrate"),
 )
 TABLE = {
     "read": ("history", "read"),
@@ -131,7 +134,7 @@ def codes(action: str) -> set[str]:
 
 def exists(act: Act, room: str, caller: str) -> bool:
     """Whether the cell exists: only topics have names, only private rooms links, and no one is above an owner."""
-    if act.by in ("topic_name",) or act.action == "admin_delete_topic":
+    if act.by in ("topic_name",) or act.right == "administrate":
         return room in (PUBLIC, PRIVATE)
     if act.by == "link":
         return room in (PRIVATE, GROUP)

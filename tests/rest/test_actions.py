@@ -156,6 +156,8 @@ async def _converse_and_moderate(omar: Caller, diego: Caller, live: Client) -> N
     assert (await diego.ask("join_by_link", code=link["code"]))["role"] == "member"
     assert await omar.ask("delete_invitation_link", code=link["code"]) == {}
     problem(await diego.raw("join_by_link", code=link["code"]), "not_found")
+    await omar.ask("remove_member", **them)
+    assert await omar.ask("add_member", **them) == {}
     await omar.ask("ban", **them)
     assert [ban["username"] for ban in (await omar.ask("get_bans", **ref, limit=5))["bans"]] == ["diego"]
     await omar.ask("unban", **them)
@@ -221,6 +223,13 @@ async def _administrate(diego: Caller, private_id: str) -> None:
     await diego.ask("admin_replay_webhook", **named, room_id=private_id, after=0)
     await diego.ask("admin_enable_webhook", **named)
     assert await diego.ask("admin_delete_webhook", **named) == {}
+    await diego.ask("put_user", username="ana", display_name="Ana Ruiz")
+    token = (await diego.ask("create_token", username="ana", minutes=5))["token"]
+    assert (await diego.ask("end_sessions", username="ana")) is None
+    problem(await Caller(diego._http, token).raw("me"), "token_revoked")
+    group = await diego.ask("create_conversation", usernames=["ana"], title="uno")
+    await diego.ask("delete_room", room_id=group["room_id"])
+    assert await diego.ask("get_audit", limit=10) == {"entries": [], "next": None}
     await diego.ask("admin_delete_topic", room_id=private_id)
     problem(await diego.raw("history", room_id=private_id), "not_found")
 

@@ -136,9 +136,26 @@ def _target(conn: Transaction, principal: Principal, room: RoomRow | None) -> Ro
     return RoomTarget(key, is_member=standing.role is not None)
 
 
+def room_id_of(conn: Transaction, room: str) -> str | None:
+    """The id of the room with an id, or else of the topic with a name; None if there is none."""
+    found = _named(conn, room)
+    return None if found is None else found.room_id
+
+
+def room_ids_of(conn: Transaction, user_key: int) -> list[str]:
+    """The ids of a user's rooms, in the order of their creation."""
+    keys = members.rooms_of(conn, [user_key]).get(user_key, set())
+    found = (rooms.by_key(conn, key) for key in sorted(keys))
+    return [room.room_id for room in found if room is not None]
+
+
+def _named(conn: Transaction, room: str) -> RoomRow | None:
+    return rooms.find(conn, room_id=room) or rooms.find(conn, name_key=names.name_key(room.strip()))
+
+
 def is_member(conn: Transaction, room: str, username: str) -> bool:
     """Whether a user is a member of the room with an id, or else of the topic with a name."""
-    found = rooms.find(conn, room_id=room) or rooms.find(conn, name_key=names.name_key(room.strip()))
+    found = _named(conn, room)
     key = names.try_username_key(username.strip())
     user = users.by_key(conn, key) if key else None
     return (

@@ -34,7 +34,7 @@ from tidings.contract.models import (
     Usernames,
     timestamp,
 )
-from tidings.contract.permissions import Scope
+from tidings.contract.permissions import KeyScope
 from tidings.fanout.live_room import PRESENCE_MEMBERS
 from tidings.log.notices import Withdrawn
 from tidings_db.queries import blocks, members, users
@@ -102,7 +102,7 @@ async def refresh(ctx: Context, req: NoPayload) -> Credentials:
     return Credentials(token=token, expires_at=timestamp(expires_at), user=await ctx.profile(ctx.principal.username))
 
 
-@action("me", scope=Scope.READ, http="GET /api/me", live=False, limit=Limit.READS)
+@action("me", scope=KeyScope.READ, http="GET /api/me", live=False, limit=Limit.READS)
 async def me(ctx: Context, req: NoPayload) -> Profile:
     """Get the caller's own profile."""
     return await ctx.profile(ctx.principal.username)
@@ -110,7 +110,7 @@ async def me(ctx: Context, req: NoPayload) -> Profile:
 
 @action(
     "get_profile",
-    scope=Scope.READ,
+    scope=KeyScope.READ,
     http="GET /api/users/{username}",
     limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "no such user"},

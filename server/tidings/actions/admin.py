@@ -30,12 +30,19 @@ from tidings.contract.models import (
     RegistrationLinks,
     timestamp,
 )
-from tidings.contract.permissions import Scope
+from tidings.contract.permissions import KeyScope
 from tidings.log.rooms import DeleteRoom
 from tidings_db.queries import registration, rooms, users
 
 
-@action("admin_get_users", scope=Scope.USERS, http="GET /api/admin/users", live=False, limit=Limit.READS, admin=True)
+@action(
+    "admin_get_users",
+    scope=KeyScope.USERS,
+    http="GET /api/admin/users",
+    live=False,
+    limit=Limit.READS,
+    admin=True,
+)
 async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
     """Get all users, sorted by username."""
     after = names.after(req.after)
@@ -60,7 +67,7 @@ async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
 
 @action(
     "admin_disable_user",
-    scope=Scope.USERS,
+    scope=KeyScope.USERS,
     http="POST /api/admin/users/{username}/disable",
     limit=Limit.READS,
     live=False,
@@ -79,7 +86,7 @@ async def admin_disable_user(ctx: Context, req: AdminUserRef) -> Empty:
 
 @action(
     "admin_enable_user",
-    scope=Scope.USERS,
+    scope=KeyScope.USERS,
     http="POST /api/admin/users/{username}/enable",
     limit=Limit.READS,
     live=False,
@@ -94,7 +101,7 @@ async def admin_enable_user(ctx: Context, req: AdminUserRef) -> Empty:
 
 @action(
     "admin_get_topics",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="GET /api/admin/topics",
     limit=Limit.READS,
     live=False,
@@ -125,7 +132,7 @@ async def admin_get_topics(ctx: Context, req: AdminGetTopics) -> AdminTopics:
 
 @action(
     "admin_delete_topic",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="DELETE /api/admin/topics/{room_id}",
     limit=Limit.READS,
     live=False,

@@ -20,7 +20,7 @@ from tidings.contract.actions import (
 )
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode
 from tidings.contract.models import AuditEntry, AuditLog, Empty, Profile, UserToken, timestamp
-from tidings.contract.permissions import Permission, Scope
+from tidings.contract.permissions import KeyScope, Permission
 from tidings.log.memberships import Join, KickMember
 from tidings.log.notices import Withdrawn
 from tidings.log.rooms import DeleteRoom
@@ -31,7 +31,7 @@ _NO_USER = {ErrorCode.NOT_FOUND: "no such user"}
 
 @action(
     "put_user",
-    scope=Scope.USERS,
+    scope=KeyScope.USERS,
     http="PUT /api/users/{username}",
     limit=Limit.READS,
     live=False,
@@ -49,7 +49,7 @@ async def put_user(ctx: Context, req: PutUser) -> Profile:
 
 @action(
     "create_token",
-    scope=Scope.USERS,
+    scope=KeyScope.USERS,
     http="POST /api/users/{username}/token",
     status=201,
     limit=Limit.READS,
@@ -68,7 +68,7 @@ async def create_token(ctx: Context, req: MakeToken) -> UserToken:
 
 @action(
     "end_sessions",
-    scope=Scope.USERS,
+    scope=KeyScope.USERS,
     http="DELETE /api/users/{username}/sessions",
     status=204,
     limit=Limit.READS,
@@ -87,7 +87,7 @@ async def end_sessions(ctx: Context, req: UserRef) -> Empty:
 
 @action(
     "add_member",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="PUT /api/rooms/{room_id}/members/{username}",
     limit=Limit.JOINS,
     live=False,
@@ -113,7 +113,7 @@ async def add_member(ctx: Context, req: MemberOfRoom) -> Empty:
 
 @action(
     "remove_member",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="DELETE /api/rooms/{room_id}/members/{username}",
     limit=Limit.JOINS,
     live=False,
@@ -133,7 +133,7 @@ async def remove_member(ctx: Context, req: MemberOfRoom) -> Empty:
 
 @action(
     "delete_room",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="DELETE /api/rooms/{room_id}",
     limit=Limit.READS,
     live=False,

@@ -20,7 +20,7 @@ from tidings.auth.tokens import now_ms, unauthenticated
 from tidings.contract.actions import Payload, RoomRef
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, invalid
 from tidings.contract.models import Profile, timestamp
-from tidings.contract.permissions import Scope
+from tidings.contract.permissions import KeyScope
 from tidings.fanout.connection import Connection
 from tidings.fanout.hub import Hub
 from tidings.log.cursors import Cursors
@@ -123,7 +123,7 @@ class Context:
     def hub(self) -> Hub:
         return self.parts.hub
 
-    async def check_key(self, action: str, scope: Scope | None, request: Payload) -> None:
+    async def check_key(self, action: str, scope: KeyScope | None, request: Payload) -> None:
         """Check the scope of a key, and write a request that changes rooms or users, or acts, to the audit log.
 
         Raises `forbidden`.
@@ -134,7 +134,7 @@ class Context:
                 raise ActionError(ErrorCode.FORBIDDEN, f"{action} is for users, not for keys")
             if scope not in caller.scopes:
                 raise missing_scope(scope)
-            if scope not in (Scope.ROOMS, Scope.USERS):
+            if scope not in (KeyScope.ROOMS, KeyScope.USERS):
                 return
         fields = orjson.dumps(request.model_dump(mode="json", exclude=_NOT_AUDITED, exclude_unset=True)).decode()
         key_name, username = (

@@ -32,7 +32,7 @@ from tidings.auth.limits import Limit
 from tidings.contract.actions import MAX_CONTENT, Payload, RoomRef
 from tidings.contract.errors import ActionError, Error, ErrorCode
 from tidings.contract.models import View
-from tidings.contract.permissions import Scope
+from tidings.contract.permissions import KeyScope
 from tidings.contract.validation import explain, field_names, printable, validate
 from tidings.fanout.connection import Connection
 from tidings.monitoring.logs import Logs
@@ -70,8 +70,8 @@ class Action:
     """It needs no token."""
     admin: bool
     """Only administrators may call it."""
-    scope: Scope | None
-    """What a key needs to call it; None: a key may not."""
+    scope: KeyScope | None
+    """The scope with which a key may call it; None: no key may."""
     limit: Limit | None
     """The rate that it counts against; None if it has no rate, or counts in its function."""
     errors: Mapping[ErrorCode, str]
@@ -120,7 +120,7 @@ def action(
     live: bool = True,
     anonymous: bool = False,
     admin: bool = False,
-    scope: Scope | None = None,
+    scope: KeyScope | None = None,
     limit: Limit | None = None,
     response: type[View] | None = None,
     errors: Mapping[ErrorCode, str] | None = None,

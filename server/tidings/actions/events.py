@@ -14,7 +14,7 @@ from tidings.auth.limits import Limit
 from tidings.contract.actions import MAX_EVENT_DATA, MAX_PAGE_BYTES, GetEvents, Publish
 from tidings.contract.errors import ActionError, ErrorCode, invalid
 from tidings.contract.models import Published, PublishedEvents, timestamp
-from tidings.contract.permissions import Permission, Scope
+from tidings.contract.permissions import KeyScope, Permission
 from tidings.log.messages import AppendEvent
 from tidings.log.views import RoomName, application_event, room_name
 from tidings_db.queries import log
@@ -59,7 +59,7 @@ def _depth(data: object) -> int:
 
 @action(
     "publish",
-    scope=Scope.PUBLISH,
+    scope=KeyScope.PUBLISH,
     http="POST /api/events",
     status=201,
     response=Published,
@@ -101,7 +101,7 @@ def _transient(ctx: Context, room: RoomName, req: Publish) -> dict[str, Any]:
     }
 
 
-@action("get_events", scope=Scope.READ, http="GET /api/events", limit=Limit.READS, response=PublishedEvents)
+@action("get_events", scope=KeyScope.READ, http="GET /api/events", limit=Limit.READS, response=PublishedEvents)
 async def get_events(ctx: Context, req: GetEvents) -> dict[str, Any]:
     """Get a page of a room's events: the newest ones, those before a seq, or those after one.
 

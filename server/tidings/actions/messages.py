@@ -27,7 +27,7 @@ from tidings.contract.actions import (
 )
 from tidings.contract.errors import ErrorCode, invalid
 from tidings.contract.models import Empty, History, Message, Unread
-from tidings.contract.permissions import Permission, Scope
+from tidings.contract.permissions import KeyScope, Permission
 from tidings.log.messages import MAX_EMOJIS, MAX_REACTIONS, AppendMessage, ChangeReaction, DeleteMessage, EditMessage
 from tidings.log.receipts import MarkRead
 from tidings.log.views import message as wire_message
@@ -45,7 +45,7 @@ REACTION_WEIGHT = 8
 
 @action(
     "message",
-    scope=Scope.PUBLISH,
+    scope=KeyScope.PUBLISH,
     http="POST /api/messages",
     status=201,
     response=Message,
@@ -77,7 +77,7 @@ _NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; the m
 
 @action(
     "edit",
-    scope=Scope.PUBLISH,
+    scope=KeyScope.PUBLISH,
     http="PATCH /api/messages/{message_id}",
     limit=Limit.SENDS,
     response=Message,
@@ -102,7 +102,7 @@ async def edit(ctx: Context, req: Edit) -> asyncio.Future[dict[str, Any]]:
 
 @action(
     "delete",
-    scope=Scope.PUBLISH,
+    scope=KeyScope.PUBLISH,
     http="DELETE /api/messages/{message_id}",
     limit=Limit.SENDS,
     response=Empty,
@@ -119,7 +119,7 @@ async def delete(ctx: Context, req: Delete) -> asyncio.Future[dict[str, Any]]:
 
 @action(
     "react",
-    scope=Scope.PUBLISH,
+    scope=KeyScope.PUBLISH,
     http="POST /api/messages/{message_id}/reactions",
     limit=Limit.SENDS,
     response=Message,
@@ -142,7 +142,7 @@ async def react(ctx: Context, req: React) -> asyncio.Future[dict[str, Any]]:
     )
 
 
-@action("history", scope=Scope.READ, http="GET /api/messages", limit=Limit.READS)
+@action("history", scope=KeyScope.READ, http="GET /api/messages", limit=Limit.READS)
 async def history(ctx: Context, req: GetHistory) -> History:
     """Get a page of a room's messages: the newest ones, those before a seq, or those after one.
 
@@ -163,7 +163,7 @@ async def history(ctx: Context, req: GetHistory) -> History:
     )
 
 
-@action("typing", scope=Scope.PUBLISH, limit=Limit.TYPING, errors={ErrorCode.FORBIDDEN: MAY_NOT_WRITE})
+@action("typing", scope=KeyScope.PUBLISH, limit=Limit.TYPING, errors={ErrorCode.FORBIDDEN: MAY_NOT_WRITE})
 async def typing(ctx: Context, req: Typing) -> Empty:
     """Show the other members that the caller is typing, or has stopped. It ends by itself after 6 s."""
     connection, typists = ctx.live(), ctx.hub.typists

@@ -12,7 +12,7 @@ from tidings.contract import actions, models
 from tidings.contract.actions import SubjectInRoom
 from tidings.contract.errors import ErrorCode
 from tidings.contract.models import Bans, Empty, timestamp
-from tidings.contract.permissions import Permission, Scope
+from tidings.contract.permissions import KeyScope, Permission
 from tidings.log.memberships import BanFromRoom, ChangeRole, KickMember, LiftBan, MuteMember
 from tidings_db.queries import members
 from tidings_db.queries.members import BanRow
@@ -33,7 +33,7 @@ async def _subject(ctx: Context, req: SubjectInRoom) -> tuple[int, UserRow]:
     return await ctx.access.room_key(room_id=req.room_id, topic_name=req.topic_name), user
 
 
-@action("kick", scope=Scope.ROOMS, http="POST /api/kicks", limit=Limit.JOINS, errors=_ERRORS)
+@action("kick", scope=KeyScope.ROOMS, http="POST /api/kicks", limit=Limit.JOINS, errors=_ERRORS)
 async def kick(ctx: Context, req: actions.Kick) -> Empty:
     """Remove a member, who may join again."""
     key, user = await _subject(ctx, req)
@@ -43,7 +43,7 @@ async def kick(ctx: Context, req: actions.Kick) -> Empty:
 
 @action(
     "ban",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="POST /api/bans",
     limit=Limit.JOINS,
     errors={**_ERRORS, ErrorCode.NOT_FOUND: f"no such user; {_NO_ROOM}"},
@@ -57,7 +57,7 @@ async def ban(ctx: Context, req: actions.BanUser) -> Empty:
 
 @action(
     "unban",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="DELETE /api/bans",
     limit=Limit.JOINS,
     errors={**_ERRORS, ErrorCode.NOT_FOUND: f"no such user, or not banned; {_NO_ROOM}"},
@@ -94,7 +94,7 @@ async def get_bans(ctx: Context, req: actions.GetBans) -> Bans:
     )
 
 
-@action("mute", scope=Scope.ROOMS, http="POST /api/mutes", limit=Limit.JOINS, errors=_ERRORS)
+@action("mute", scope=KeyScope.ROOMS, http="POST /api/mutes", limit=Limit.JOINS, errors=_ERRORS)
 async def mute(ctx: Context, req: actions.Mute) -> Empty:
     """Mute a member for a while: they cannot send, edit, react or type. Leaving and rejoining does not end it."""
     key, user = await _subject(ctx, req)
@@ -102,7 +102,7 @@ async def mute(ctx: Context, req: actions.Mute) -> Empty:
     return Empty()
 
 
-@action("set_role", scope=Scope.ROOMS, http="PUT /api/roles", limit=Limit.JOINS, errors=_ERRORS)
+@action("set_role", scope=KeyScope.ROOMS, http="PUT /api/roles", limit=Limit.JOINS, errors=_ERRORS)
 async def set_role(ctx: Context, req: actions.SetRole) -> Empty:
     """Change a member's role, up to one's own. An owner who hands the room over becomes a moderator."""
     key, user = await _subject(ctx, req)

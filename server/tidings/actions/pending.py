@@ -12,7 +12,7 @@ from tidings.auth.limits import Limit
 from tidings.contract.actions import ClearPending, GetPending
 from tidings.contract.errors import ErrorCode, not_found
 from tidings.contract.models import Empty, Pending, PendingRoom
-from tidings.contract.permissions import Scope
+from tidings.contract.permissions import KeyScope
 from tidings.log.devices import SkipPending
 from tidings_db.queries import rooms, undelivered, users
 
@@ -30,7 +30,7 @@ async def _device(ctx: Context, name: str | None) -> int:
 
 @action(
     "get_pending",
-    scope=Scope.READ,
+    scope=KeyScope.READ,
     http="GET /api/pending",
     limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "you have no such device; `after` names no room that you may see"},

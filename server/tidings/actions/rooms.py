@@ -44,7 +44,7 @@ from tidings.contract.models import (
     Rooms,
     timestamp,
 )
-from tidings.contract.permissions import Permission, Scope
+from tidings.contract.permissions import KeyScope, Permission
 from tidings.log import views
 from tidings.log.cursors import RECEIPT_MEMBERS
 from tidings.log.memberships import CreateLink, DeleteLink, Join, JoinByLink, Leave
@@ -72,7 +72,7 @@ async def _views(ctx: Context, snapshots: Sequence[Snapshot]) -> list[Room]:
 
 @action(
     "create",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="POST /api/topics",
     status=201,
     limit=Limit.ROOMS,
@@ -100,7 +100,7 @@ async def create(ctx: Context, req: Create) -> Room:
 
 @action(
     "subscribe",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     aliases=("suscribe",),
     http="POST /api/subscriptions",
     status=201,
@@ -125,7 +125,7 @@ def _join(ctx: Context, room_key: int) -> Join:
 
 @action(
     "unsubscribe",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="DELETE /api/subscriptions",
     limit=Limit.JOINS,
     errors={ErrorCode.FORBIDDEN: "you are not a member of the public topic; the room is a direct conversation"},
@@ -138,7 +138,7 @@ async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
 
 @action(
     "invite",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="POST /api/invitations",
     status=201,
     limit=Limit.JOINS,
@@ -171,7 +171,7 @@ async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
 
 @action(
     "create_conversation",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="POST /api/conversations",
     limit=Limit.JOINS,
     status=201,
@@ -213,7 +213,7 @@ async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
 
 @action(
     "set_title",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="PUT /api/title",
     limit=Limit.SENDS,
     errors={ErrorCode.FORBIDDEN: "the room is not a group; you do not moderate it"},
@@ -228,7 +228,7 @@ async def set_title(ctx: Context, req: actions.SetTitle) -> Room:
 
 @action(
     "set_posting",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="PUT /api/posting",
     limit=Limit.SENDS,
     errors={ErrorCode.FORBIDDEN: "you do not own the room; it is a direct conversation"},
@@ -328,7 +328,7 @@ async def delete_invitation_link(ctx: Context, req: InvitationCode) -> Empty:
 
 @action(
     "get_rooms",
-    scope=Scope.READ,
+    scope=KeyScope.READ,
     http="GET /api/rooms",
     limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "`after` names no room that you may see"},
@@ -357,7 +357,7 @@ def _bytes(snapshot: Snapshot) -> int:
 
 @action(
     "connect_to_room",
-    scope=Scope.ROOMS,
+    scope=KeyScope.ROOMS,
     http="POST /api/rooms/connect",
     limit=Limit.JOINS,
     errors={
@@ -388,7 +388,7 @@ async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
     )
 
 
-@action("get_members", scope=Scope.READ, http="GET /api/members", limit=Limit.READS)
+@action("get_members", scope=KeyScope.READ, http="GET /api/members", limit=Limit.READS)
 async def get_members(ctx: Context, req: GetMembers) -> Members:
     """Get the members of a room that the caller is in, sorted by username."""
     after = names.after(req.after)
@@ -428,7 +428,7 @@ async def get_members(ctx: Context, req: GetMembers) -> Members:
     )
 
 
-@action("get_receipts", scope=Scope.READ, http="GET /api/receipts", limit=Limit.READS)
+@action("get_receipts", scope=KeyScope.READ, http="GET /api/receipts", limit=Limit.READS)
 async def get_receipts(ctx: Context, req: GetReceipts) -> Receipts:
     """Get the cursors and read markers of the other members of a room that the caller is in.
 

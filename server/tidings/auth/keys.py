@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection as Transaction
 from tidings.auth import names
 from tidings.auth.tokens import UNTIL_LOGOUT
 from tidings.contract.errors import ActionError, ErrorCode, not_found
-from tidings.contract.permissions import GRANTED, NO_PERMISSIONS, Permission, Scope
+from tidings.contract.permissions import GRANTED, NO_PERMISSIONS, KeyScope, Permission
 from tidings_db.queries import keys, users
 from tidings_db.queries.keys import KeyRow
 
@@ -32,20 +32,20 @@ def sid_of(key: str) -> str:
     return f"key-{sha256(key.encode()).hexdigest()[:48]}"
 
 
-def scopes_of(stored: str | None) -> frozenset[Scope] | None:
+def scopes_of(stored: str | None) -> frozenset[KeyScope] | None:
     """The scopes of a session; None: it is not a key."""
-    return None if stored is None else frozenset(map(Scope, stored.split()))
+    return None if stored is None else frozenset(map(KeyScope, stored.split()))
 
 
-def granted_by(scopes: Collection[Scope] | None) -> frozenset[Permission]:
+def granted_by(scopes: Collection[KeyScope] | None) -> frozenset[Permission]:
     return NO_PERMISSIONS.union(*(GRANTED.get(scope, NO_PERMISSIONS) for scope in scopes or ()))
 
 
-def missing_scope(scope: Scope) -> ActionError:
+def missing_scope(scope: KeyScope) -> ActionError:
     return ActionError(ErrorCode.FORBIDDEN, f"this needs a key with the scope `{scope}`", scope=scope)
 
 
-def create(conn: Transaction, name: str, scopes: Collection[Scope], room_key: int | None, now: int) -> str:
+def create(conn: Transaction, name: str, scopes: Collection[KeyScope], room_key: int | None, now: int) -> str:
     """Create a key, and its user unless that exists. Returns the key, which is not stored.
 
     Args:
@@ -61,7 +61,7 @@ def create(conn: Transaction, name: str, scopes: Collection[Scope], room_key: in
     if user.disabled:
         raise ActionError(ErrorCode.FORBIDDEN, f"{username} is disabled")
     key = PREFIX + secrets.token_urlsafe(30)
-    ordered = " ".join(scope for scope in Scope if scope in scopes)
+    ordered = " ".join(scope for scope in KeyScope if scope in scopes)
     keys.add(conn, sid_of(key), user.key, now, UNTIL_LOGOUT, ordered, room_key)
     return key
 

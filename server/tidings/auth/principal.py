@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tidings.contract.permissions import NO_PERMISSIONS, Permission, Scope
+from tidings.contract.permissions import NO_PERMISSIONS, KeyScope, Permission
 
 NO_SESSION = 0
 """The session of an account of the server itself, which nobody withdraws."""
@@ -21,7 +21,7 @@ class Principal:
     expires_at: int
     """`exp` of the presented token, in ms since the epoch."""
     admin: bool = False
-    scopes: frozenset[Scope] | None = None
+    scopes: frozenset[KeyScope] | None = None
     """Of a key; None: a user, who has the rights of a user."""
     granted: frozenset[Permission] = NO_PERMISSIONS
     """The permissions in rooms that the scopes give."""

@@ -19,7 +19,7 @@ from tidings.auth.principal import NO_SESSION, Principal
 from tidings.auth.registration import RegistrationMode, RegistrationPolicy
 from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
-from tidings.contract.permissions import Scope
+from tidings.contract.permissions import KeyScope
 from tidings.fanout.publisher import Publisher
 from tidings.log.notices import Withdrawn
 from tidings.transport.addresses import source_of
@@ -327,8 +327,8 @@ class Auth:
 
     async def act(self, key: Principal, raw_name: str) -> Principal:
         """The principal of a user as whom a key acts. Raises `forbidden` or `not_found`."""
-        if key.scopes is None or Scope.ACT not in key.scopes:
-            raise missing_scope(Scope.ACT)
+        if key.scopes is None or KeyScope.ACT not in key.scopes:
+            raise missing_scope(KeyScope.ACT)
         user = await self.user(raw_name)
         if user.disabled:
             raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is disabled")

@@ -22,9 +22,9 @@ from tidings.auth.registration import create_link
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import fingerprint, now_ms
 from tidings.cli.banner import url_of
-from tidings.contract.errors import ActionError, not_found
+from tidings.contract.errors import ActionError
 from tidings.contract.models import timestamp
-from tidings.contract.permissions import Scope
+from tidings.contract.permissions import KeyScope
 from tidings.fanout.publisher import Publisher
 from tidings.log import epochs
 from tidings.log.epochs import MARK_S
@@ -37,7 +37,7 @@ from tidings.settings import (
 )
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.queries import keys as key_queries
-from tidings_db.queries import nodes, rooms, users, webhooks
+from tidings_db.queries import nodes, users, webhooks
 from tidings_db.queries.nodes import NodeRow
 from tidings_db.queries.webhooks import WebhookRow
 from tidings_db.schema import SchemaUnknown, migrate, pending
@@ -114,7 +114,7 @@ def _add_key_parser(commands: Any) -> None:
     create = key_commands.add_parser("create", help="print a new key, this once; its name is shown as a user's")
     create.add_argument("name")
     create.add_argument(
-        "--scope", action="append", required=True, choices=[*Scope], help="what it may do; repeatable"
+        "--scope", action="append", required=True, choices=[*KeyScope], help="what it may do; repeatable"
     )
     create.add_argument("--room", help="its scopes hold only in this room: its id, or the name of a topic")
     key_commands.add_parser("list", help="list the keys, without the keys themselves")
@@ -364,14 +364,11 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _key(settings: Settings, args: argparse.Namespace) -> int:
+    from tidings.webhooks.managing import find_room
+
     def create(conn: Any) -> str:
-        room_key = None
-        if args.room is not None:
-            room = rooms.find(conn, room_id=args.room) or rooms.find(conn, name_key=names.name_key(args.room.strip()))
-            if room is None:
-                raise not_found()
-            room_key = room.key
-        return keys.create(conn, args.name, [Scope(scope) for scope in args.scope], room_key, now_ms())
+        room_key = find_room(conn, args.room, topic=True)
+        return keys.create(conn, args.name, [KeyScope(scope) for scope in args.scope], room_key, now_ms())
 
     async def run(database: Database, _auth: Auth) -> None:
         if args.key_command == "create":

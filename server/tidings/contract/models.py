@@ -161,7 +161,7 @@ class UserToken(View):
 class AuditEntry(View):
     """A request of a key that changes rooms or users, or acts as a user."""
 
-    id: int
+    id: int = Field(examples=[12])
     at: Timestamp
     key: str = Field(description="The username of the key")
     username: str | None = Field(description="The user as whom it acted; null: itself")

@@ -31,7 +31,7 @@ class Permission(StrEnum):
     SET_ROLE = "set a role"
 
 
-class Scope(StrEnum):
+class KeyScope(StrEnum):
     """A right of a key, in any room."""
 
     PUBLISH = "publish"
@@ -46,11 +46,11 @@ class Scope(StrEnum):
     """Act as any user, whom the HTTP header `Tidings-User` names."""
 
 
-GRANTED: Final[dict[Scope, frozenset[Permission]]] = {
-    Scope.PUBLISH: frozenset(
+GRANTED: Final[dict[KeyScope, frozenset[Permission]]] = {
+    KeyScope.PUBLISH: frozenset(
         {Permission.SEND, Permission.EDIT, Permission.DELETE, Permission.REACT, Permission.TYPE}
     ),
-    Scope.ROOMS: frozenset(
+    KeyScope.ROOMS: frozenset(
         {
             Permission.DELETE_ANY,
             Permission.INVITE,
@@ -62,7 +62,7 @@ GRANTED: Final[dict[Scope, frozenset[Permission]]] = {
             Permission.SET_ROLE,
         }
     ),
-    Scope.READ: frozenset({Permission.READ}),
+    KeyScope.READ: frozenset({Permission.READ}),
 }
 """The permissions that a scope gives in every room, whether the key's user is a member or not."""
 NO_PERMISSIONS: Final[frozenset[Permission]] = frozenset()
