@@ -9,7 +9,9 @@ PUBLIC, PRIVATE, GROUP, DIRECT = ROOMS = ("public topic", "private topic", "grou
 INSIDE = ("member", "muted", "moderator", "owner")
 OUTSIDE = ("stranger", "removed", "banned", "admin")
 """Administrators have no rights in rooms; they have actions of their own."""
-CALLERS = (*INSIDE, *OUTSIDE)
+KEYS = ("key-publish", "key-rooms", "key-read")
+"""Keys with one scope each, whose users are in no room."""
+CALLERS = (*INSIDE, *OUTSIDE, *KEYS)
 
 MEMBERS = {"read", "send", "edit own", "delete own", "react", "type", "leave", "invite"}
 MODERATORS = MEMBERS | {"delete any", "moderate", "set the title", "see bans"}
@@ -122,13 +124,21 @@ TABLE = {
     "set a role": ("set_role", "moderate"),
 }
 """The columns of the documented table: for each, the action and the right of the act that tests it."""
+OF_SCOPE = {
+    "publish": {"message", "publish", "typing", "edit", "delete", "react"},
+    "read": {"history", "get_events", "get_members", "get_receipts", "get_rooms", "delivered"},
+    "rooms": {"invite", "add_member", "subscribe", "connect_to_room", "unsubscribe", "set_title", "set_posting"}
+    | {"kick", "remove_member", "ban", "unban", "mute", "set_role", "admin_delete_topic", "delete_room"},
+}
+"""The actions that a key may call, by its scope."""
 WITHOUT_A_ROOM = {"create"}
 """Actions whose field names a new room."""
 
 
 def codes(action: str) -> set[str]:
-    """The codes with which the action is refused, over all callers and rooms."""
-    cells = [(act, room, caller) for act in ACTS if act.action == action for room in ROOMS for caller in CALLERS]
+    """The codes with which the action is refused to users, over all rooms."""
+    users = (*INSIDE, *OUTSIDE)
+    cells = [(act, room, caller) for act in ACTS if act.action == action for room in ROOMS for caller in users]
     return {expected(*cell) for cell in cells if exists(*cell)} - {"ok"}
 
 
@@ -143,6 +153,9 @@ def exists(act: Act, room: str, caller: str) -> bool:
 
 def expected(act: Act, room: str, caller: str) -> str:
     """`ok`, or the code of the refusal."""
+    if caller in KEYS:
+        scope = caller.removeprefix("key-")
+        return _with_scope(act, room, scope) if act.action in OF_SCOPE[scope] else "forbidden"
     if act.right == "anybody":
         return "ok"
     if act.right == "administrate":
@@ -158,6 +171,22 @@ def expected(act: Act, room: str, caller: str) -> str:
     if act.right in ("join", "enter"):
         return "forbidden" if caller == "banned" else "ok"
     return "ok" if act.right == "see" else "forbidden"
+
+
+def _with_scope(act: Act, room: str, scope: str) -> str:
+    if act.right == "delete any":
+        return "forbidden" if room == PUBLIC else "not_found"  # that is moderation, with another scope
+    if act.right in ("see", "join", "enter", "leave"):  # as any user who is in no room
+        if room != PUBLIC:
+            return "not_found"
+        return "forbidden" if act.right == "leave" else "ok"
+    if scope == "rooms" and act.right != "administrate":
+        if room == DIRECT or (act.right == "set the title" and room != GROUP):
+            return "forbidden"
+        if act.right == "moderate outsiders":
+            return "not_found"
+        return "forbidden" if act.action == "set_role" and act.fields["username"] == "chief" else "ok"
+    return "forbidden" if act.right == "nobody" else "ok"
 
 
 def _inside(act: Act, room: str, caller: str) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Table, delete, insert, select, update
 from sqlalchemy.engine import Connection
 
-from tests.permissions.rights import CALLERS, DIRECT, GROUP, INSIDE, PRIVATE, PUBLIC, ROOMS, Act
+from tests.permissions.rights import CALLERS, DIRECT, GROUP, INSIDE, KEYS, PRIVATE, PUBLIC, ROOMS, Act
 from tests.support.node import RunningNode
+from tidings.auth.keys import create as create_key
 from tidings.auth.names import name_key
 from tidings.auth.principal import Principal
 from tidings.auth.tokens import now_ms
 from tidings.contract.models import Role
-from tidings.contract.permissions import Permission
+from tidings.contract.permissions import KeyScope, Permission
 from tidings.log import memberships
 from tidings.log.messages import AppendMessage
 from tidings.log.rooms import CreateGroup, CreateTopic, OpenDirect
@@ -63,7 +65,13 @@ class World:
         """`doors`: the number of gateways; each has messages and a link of its own to use up."""
         await self._db.write(_add_users)
         for name in (*CALLERS, *OTHERS):
-            self.tokens[name], _ = await self._auth.sign_in(await self._auth.user(name))
+            if name in KEYS:
+                scope = KeyScope(name.removeprefix("key-"))
+                self.tokens[name] = await self._db.write(
+                    partial(create_key, name=name, scopes=[scope], room_key=None, now=now_ms())
+                )
+            else:
+                self.tokens[name], _ = await self._auth.sign_in(await self._auth.user(name))
             self.principals[name] = await self._auth.authenticate(self.tokens[name])
         cells = [(room, caller) for room in ROOMS for caller in CALLERS]
         keys = [_key(result) for result in await self._write(self._create(*cell) for cell in cells)]
@@ -79,7 +87,11 @@ class World:
             for name in ("deputy", "target", *((caller,) if caller in WROTE and caller != "owner" else ()))
         )
         for _ in range(doors):
-            writers = [cell for cell in cells if cell[1] in (WROTE if cell[0] != DIRECT else INSIDE)]
+            writers = [
+                cell
+                for cell in cells
+                if cell[1] in (WROTE if cell[0] != DIRECT else INSIDE) or cell[1] == "key-publish"
+            ]
             own = await self._write(
                 AppendMessage(self.principals[cell[1]], self.places[cell].key, "hola") for cell in writers
             )
@@ -165,7 +177,7 @@ def _key(result: Any) -> int:
 
 
 def _add_users(conn: Connection) -> None:
-    for name in (*CALLERS, *OTHERS):
+    for name in {*CALLERS, *OTHERS} - {*KEYS}:
         key = users.add(conn, name, None, now_ms())
         assert key is not None
         if name == "admin":

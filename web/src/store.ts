@@ -55,6 +55,7 @@ export type Change = ServerEvent | LocalChange;
 export interface Presence {
   readonly online: boolean;
   readonly last_seen: string | null;
+  readonly display_name: string | null;
 }
 
 /** A room that the user has lost, and why. */
@@ -162,6 +163,7 @@ class Draft {
         return this.setPresence(change.data.username, {
           online: change.data.online,
           last_seen: change.data.last_seen,
+          display_name: change.data.display_name,
         });
       case "receipt":
         if (this.waits(change)) return;
@@ -338,7 +340,8 @@ class Draft {
 
   private setPresence(username: string, presence: Presence): void {
     const known = this.presenceOf(username);
-    if (known?.online === presence.online && known.last_seen === presence.last_seen) return;
+    const fields = ["online", "last_seen", "display_name"] as const;
+    if (known !== undefined && fields.every((field) => known[field] === presence[field])) return;
     this.presence ??= new Map(this.before.presence);
     this.presence.set(username, presence);
     for (const [room_id, room] of this.rooms ?? this.before.rooms) {

@@ -35,7 +35,12 @@ test("a room is restored completely, up to the newest message", async () => {
   const now: RoomState = {
     ...held(1, 2, 3),
     marks: new Map([["ana", { delivered_seq: 3, read_seq: 2 }]]),
-    members: new Map([["ana", { username: "ana", role: "owner", online: true, last_seen: null, muted_until: null }]]),
+    members: new Map([
+      [
+        "ana",
+        { username: "ana", role: "owner", online: true, last_seen: null, display_name: null, muted_until: null },
+      ],
+    ]),
   };
   await database.keep([now], [], NONE);
   expect(await database.rooms()).toEqual([now]);

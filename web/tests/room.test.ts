@@ -45,7 +45,7 @@ function readElsewhere(read_seq: number): Change {
 }
 
 function reset(): Change {
-  const data = { username: "me", device: "web", replayed: 0, reset: ["r"], token_expires_at: "" };
+  const data = { username: "me", device: "web", replayed: 0, reset: ["r"], token_expires_at: "", display_name: null };
   return { type: "ready", data };
 }
 
@@ -54,7 +54,14 @@ function counts(state: State): readonly number[] {
   return [last_seq, read_seq, unread];
 }
 
-const ANA: Member = { username: "ana", role: "member", online: true, last_seen: null, muted_until: null };
+const ANA: Member = {
+  username: "ana",
+  role: "member",
+  online: true,
+  last_seen: null,
+  display_name: null,
+  muted_until: null,
+};
 
 test("an older page does not undo a change", () => {
   const state = after(given({ last_seq: 5 }), edited(6, 3), page(1, 5, message(3)));
@@ -181,7 +188,10 @@ test("joins and leaves during the request are applied to the list of members", (
 });
 
 test("presence is the latest, is shown at the member, and ends with the connection", () => {
-  const gone: Change = { type: "presence", data: { username: "ana", online: false, last_seen: "then" } };
+  const gone: Change = {
+    type: "presence",
+    data: { username: "ana", online: false, last_seen: "then", display_name: null },
+  };
   const members: Change[] = [
     { type: "members_asked", room_id: "r" },
     { type: "members", room_id: "r", members: [ANA] },

@@ -99,7 +99,7 @@ test("a mention that only the snapshot has counts", () => {
 test("presence comes from the last event, or else from the snapshot", () => {
   const ana = begun(direct("ana", { online: 2 }));
   expect(isOtherOnline(ana, new Map())).toBe(true);
-  expect(isOtherOnline(ana, new Map([["ana", { online: false, last_seen: null }]]))).toBe(false);
+  expect(isOtherOnline(ana, new Map([["ana", { online: false, last_seen: null, display_name: null }]]))).toBe(false);
   expect(isOtherOnline(begun(direct("ana", { online: 1 })), new Map())).toBe(false);
   expect(isOtherOnline(begun(room({ online: 3 })), new Map())).toBe(false);
 });
@@ -120,7 +120,7 @@ test("a group without a title is called by its other members", () => {
       new Map(
         names.map((username) => [
           username,
-          { username, role: "member", online: false, last_seen: null, muted_until: null },
+          { username, role: "member", online: false, last_seen: null, display_name: null, muted_until: null },
         ]),
       ),
       "me",

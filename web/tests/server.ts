@@ -74,6 +74,7 @@ export class Log {
       role,
       online: false,
       last_seen: null,
+      display_name: null,
       muted_until: null,
     }));
   }
@@ -268,7 +269,14 @@ export class Server {
         wire.queue.push({ type: "receipt", data: { room_id, username: ME, delivered_seq: 0, read_seq } });
       }
       wire.unread.clear();
-      const data = { username: ME, device: "web", replayed: 0, reset: wire.reset, token_expires_at: "" };
+      const data = {
+        username: ME,
+        device: "web",
+        replayed: 0,
+        reset: wire.reset,
+        token_expires_at: "",
+        display_name: null,
+      };
       wire.queue.push({ type: "ready", data });
     }
   }

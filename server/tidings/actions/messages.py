@@ -180,6 +180,7 @@ async def typing(ctx: Context, req: Typing) -> Empty:
 
 @action(
     "delivered",
+    scope=KeyScope.READ,
     limit=Limit.READS,
     errors={ErrorCode.INVALID: "a cursor is beyond the end of the log"},
 )

@@ -244,6 +244,8 @@ class ChangeRole(Moderation):
             raise not_found("member")
         if target.role == self.role:
             return
+        if target.role == Role.OWNER:
+            raise ActionError(ErrorCode.FORBIDDEN, "the owner keeps that role until another member gets it")
         work.save()
         former_owners = members.owners(work.conn, room.row.key)
         _give_role(work, room, self.actor, self.user_key, self.username, self.role)

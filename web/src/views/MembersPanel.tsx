@@ -194,7 +194,7 @@ function People({
 }
 
 const MemberRow = memo(function MemberRow({
-  member: { username, role, online, last_seen, muted_until },
+  member: { username, display_name, role, online, last_seen, muted_until },
   me,
   menu,
   onOpen,
@@ -210,7 +210,10 @@ const MemberRow = memo(function MemberRow({
       <Avatar name={username} online={online} />
       <span className="grow">
         <span className="row">
-          <span className="ellipsis">{username}</span>
+          <span className="ellipsis">
+            <bdi>{display_name ?? username}</bdi>
+          </span>
+          {display_name != null && <span className="muted small">{username}</span>}
           {me && <span className="muted small">you</span>}
           {role !== "member" && <span className="role">{role}</span>}
           {isAhead(muted_until) && (
@@ -242,7 +245,9 @@ const MemberRow = memo(function MemberRow({
 
 function rowsOf(members: ReadonlyMap<string, Member> | null, wanted: string): readonly Row[] {
   if (members === null) return [];
-  const all = [...members.values()].filter(({ username }) => username.toLocaleLowerCase().includes(wanted));
+  const all = [...members.values()].filter(({ username, display_name }) =>
+    `${username} ${display_name ?? ""}`.toLocaleLowerCase().includes(wanted),
+  );
   all.sort((one, other) => byName.compare(one.username, other.username));
   const online = all.filter((member) => member.online);
   const offline = all.filter((member) => !member.online);

@@ -1,5 +1,6 @@
 import { Check, CheckCheck, CircleAlert, Clock, CornerUpRight } from "lucide-react";
 import { type KeyboardEvent, type MouseEvent, memo, useState } from "react";
+import { useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
 import { briefTimeOf, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
 import { Folded } from "./Markdown.tsx";
@@ -48,6 +49,7 @@ export const MessageRow = memo(function MessageRow({
     setMenu(true);
   };
   const showSender = () => tools.person(message.sender);
+  const sender = useDisplayName(message);
   // Only under the pointer: formatting it for every row would cost more than the rest of the row.
   const moment = near ? momentOf(message.created_at) : undefined;
   const classes = ["message"];
@@ -87,8 +89,8 @@ export const MessageRow = memo(function MessageRow({
           <span className="hidden">{message.sender}: </span>
         ) : (
           <header>
-            <button type="button" className="sender" tabIndex={-1} onClick={showSender}>
-              <bdi>{message.sender}</bdi>
+            <button type="button" className="sender" tabIndex={-1} title={message.sender} onClick={showSender}>
+              <bdi>{sender}</bdi>
             </button>{" "}
             <time dateTime={message.created_at} title={moment}>
               {timeOf(message.created_at)}
@@ -188,4 +190,8 @@ function DeliveryMark({ mark, readBy }: { mark: Mark; readBy: string }) {
 /** The text of a message; of one that has only an application's data, the data. */
 function shownOf({ content, data }: Message): string {
   return content === "" && data != null ? `\`${JSON.stringify(data)}\`` : content;
+}
+
+function useDisplayName({ room_id, sender }: Message): string {
+  return useView(({ state }) => state.rooms.get(room_id)?.members?.get(sender)?.display_name ?? sender);
 }
