@@ -48,6 +48,8 @@ class ClientSession(ABC):
 
     purpose: ClassVar[str] = ""
     """The purpose of the tickets that are accepted instead of a token; empty if none are."""
+    accepts_keys: ClassVar[bool] = True
+    """Whether a key may sign in: the documents of the dialects know users only."""
 
     def __init__(self, backend: Backend, link: BaseLink[Any, Any], address: str) -> None:
         """`address`: the client's, for the log and the limits."""
@@ -121,6 +123,8 @@ class ClientSession(ABC):
         try:
             auth = credentials()
             connection = await self._register(auth)
+            if connection.principal.scopes is not None and not self.accepts_keys:
+                raise ActionError(ErrorCode.FORBIDDEN, "a key signs in over Socket.IO, /ws and REST only")
             await self.prepare(connection)
             if self._link.has_ended:
                 self.parts.hub.remove(connection)

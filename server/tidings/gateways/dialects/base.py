@@ -63,6 +63,7 @@ class DialectCodec:
 class DialectClient(WebSocketClient):
     """One client of a dialect. Its frames arrive at `received`."""
 
+    accepts_keys: ClassVar[bool] = False
     name: ClassVar[str]
     """The name of the dialect, and of the device of its connections, because these clients do not name one."""
 
