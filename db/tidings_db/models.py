@@ -233,7 +233,7 @@ class InvitationLink(Base, table=True):
 
 
 _HAS_CLIENT_ID = text("client_id IS NOT NULL")
-_IS_EVENT = text("kind = 'event'")
+_IS_EVENT, _IS_MESSAGE = text("kind = 'event'"), text("kind = 'message'")
 
 
 class Entry(Base, table=True):
@@ -248,7 +248,9 @@ class Entry(Base, table=True):
             unique=True,
             sqlite_where=_HAS_CLIENT_ID,
         ),
+        # So that a page of one kind is not searched among thousands of entries of the other.
         Index("ix_entry_event", "room_id", "seq", sqlite_where=_IS_EVENT, postgresql_where=_IS_EVENT),
+        Index("ix_entry_message", "room_id", "seq", sqlite_where=_IS_MESSAGE, postgresql_where=_IS_MESSAGE),
         {"sqlite_with_rowid": False},
     )
 

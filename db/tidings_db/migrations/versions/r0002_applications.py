@@ -11,8 +11,11 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("entry", sa.Column("data", sa.Text()))
-    is_event = sa.text("kind = 'event'")
-    op.create_index("ix_entry_event", "entry", ["room_id", "seq"], sqlite_where=is_event, postgresql_where=is_event)
+    for kind in ("event", "message"):
+        of_kind = sa.text(f"kind = '{kind}'")
+        op.create_index(
+            f"ix_entry_{kind}", "entry", ["room_id", "seq"], sqlite_where=of_kind, postgresql_where=of_kind
+        )
     op.add_column("room", sa.Column("posting", sa.String(), nullable=False, server_default="members"))
     op.add_column("user", sa.Column("service", sa.Boolean(), nullable=False, server_default=sa.text("false")))
     op.add_column("session", sa.Column("scopes", sa.String()))
