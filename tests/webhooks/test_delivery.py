@@ -87,6 +87,21 @@ async def test_a_webhook_of_a_room_or_of_some_events_gets_nothing_else(
         assert {request.place for request in receiver.accepted[2:]} == {(later, 2), (created_later, 2)}
 
 
+async def test_an_event_of_an_application_arrives_under_its_own_name(
+    server: RunningNode, admin: Admin, receiver: Receiver
+) -> None:
+    async with connected(server.url, await server.register("omar")) as omar:
+        await omar.ask("create", topic_name="orders")
+        await admin.create(receiver.url, "order.paid")
+        await omar.ask("publish", topic_name="orders", event="order.sent", data=1)
+        await omar.ask("publish", topic_name="orders", event="order.paid", data={"id": 17}, client_id="once")
+        event = await omar.event("order.paid")
+        await receiver.until(lambda: len(receiver.accepted) == 1)
+    (request,) = receiver.accepted
+    assert request.body["type"] == "order.paid"
+    assert request.data == {name: value for name, value in event.items() if name != "client_id"}
+
+
 async def test_a_receiver_that_fails_hangs_and_dies_under_load_gets_everything_in_order(
     database_url: str, tmp_path: Path, admin_of: GetAdmin, receiver: Receiver
 ) -> None:
