@@ -57,6 +57,26 @@ async def test_a_tail_joins_the_topic_if_necessary(cli: Cli, people: People) -> 
     assert await tail.wait() == 0
 
 
+async def test_an_event_is_published_listed_and_printed_by_a_tail_that_asks_for_events(
+    cli: Cli, people: People
+) -> None:
+    await people.topic("orders", "omar", "diego")
+    published = json.loads(await cli("omar", "publish", "--json", "orders", "order.paid", '{"id": 17}'))
+    assert (published["event"], published["seq"]) == ("order.paid", 1)
+    await cli("omar", "send", "orders", "after")
+    both = await cli("diego", "tail", "orders", "--json", "--events", "--count", "2")
+    first, second = map(json.loads, both.splitlines())
+    assert (first["event"], first["data"]["data"], second["content"]) == ("order.paid", {"id": 17}, "after")
+    listed = await cli("diego", "events", "orders", "order.paid")
+    assert 'omar: order.paid {"id": 17}' in listed
+    status, _, err = await cli.run("omar", "publish", "orders", "order.paid", "{id: 17}")
+    assert (status, err) == (1, "{id: 17} is not JSON\n")
+    room = json.loads(await cli("omar", "posting", "--json", "orders", "moderators"))
+    assert room["posting"] == "moderators"
+    status, _, err = await cli.run("diego", "send", "orders", "x")
+    assert (status, "only moderators may write" in err) == (1, True)
+
+
 async def test_a_tail_that_is_killed_loses_nothing(cli: Cli, people: People) -> None:
     expected = [f"m{n}" for n in range(50)]
     await people.topic("noticias", "omar", "diego")
