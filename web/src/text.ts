@@ -1,5 +1,5 @@
 /** Names, times and errors as text for people. */
-import type { Member, Room, Snippet } from "./contract.gen.ts";
+import type { Member, Message, Room, Snippet } from "./contract.gen.ts";
 import { Refused } from "./session.ts";
 
 /** How many members are named if a group has no title. */
@@ -23,6 +23,11 @@ export function hueOf(name: string): number {
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
   return ((hash ^ (hash >>> 16)) >>> 0) % 360;
+}
+
+/** The text of a message; of one that has only an application's data, the data. */
+export function contentOf({ content, data }: Message): string {
+  return content === "" && data != null ? `\`${JSON.stringify(data)}\`` : content;
 }
 
 /** The beginning of a message on one line, without markup. */

@@ -1,6 +1,6 @@
 /** The parts of the composer above and below the text box. */
 import { Pencil, Reply, X } from "lucide-react";
-import { plainOf } from "../text.ts";
+import { contentOf, plainOf } from "../text.ts";
 import type { Target } from "./target.ts";
 import { IconButton } from "./ui.tsx";
 
@@ -23,7 +23,7 @@ export function TargetLine({ target, onCancel }: { target: Target; onCancel: () 
             </b>
           </>
         )}{" "}
-        <bdi className="muted">{plainOf(target.message.content, QUOTED)}</bdi>
+        <bdi className="muted">{plainOf(contentOf(target.message), QUOTED)}</bdi>
       </span>
       <IconButton label="Cancel" onClick={onCancel}>
         <X size={16} />

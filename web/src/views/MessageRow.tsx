@@ -2,7 +2,7 @@ import { Check, CheckCheck, CircleAlert, Clock, CornerUpRight } from "lucide-rea
 import { type KeyboardEvent, type MouseEvent, memo, useState } from "react";
 import { useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
-import { briefTimeOf, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
+import { briefTimeOf, contentOf, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
 import { Folded } from "./Markdown.tsx";
 import { MessageActions } from "./MessageActions.tsx";
 import { Reactions } from "./Reactions.tsx";
@@ -104,7 +104,7 @@ export const MessageRow = memo(function MessageRow({
             <Folded
               id={row.key}
               opened={tools.opened}
-              content={shownOf(message)}
+              content={contentOf(message)}
               mentions={message.mentions}
               me={tools.me}
             />
@@ -155,7 +155,7 @@ function Quote({ replied, jump }: { replied: Message | null; jump: (seq: number)
         <bdi>{replied.sender}</bdi>
       </b>
       <span className="ellipsis" dir="auto">
-        {replied.deleted ? "Message deleted" : plainOf(replied.content, QUOTED)}
+        {replied.deleted ? "Message deleted" : plainOf(contentOf(replied), QUOTED)}
       </span>
     </button>
   );
@@ -185,11 +185,6 @@ function DeliveryMark({ mark, readBy }: { mark: Mark; readBy: string }) {
       {mark === "sent" ? <Check size={14} aria-label={label} /> : <CheckCheck size={14} aria-label={label} />}
     </span>
   );
-}
-
-/** The text of a message; of one that has only an application's data, the data. */
-function shownOf({ content, data }: Message): string {
-  return content === "" && data != null ? `\`${JSON.stringify(data)}\`` : content;
 }
 
 function useDisplayName({ room_id, sender }: Message): string {

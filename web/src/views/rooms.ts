@@ -1,7 +1,7 @@
 /** The lines of the sidebar: which rooms, in which order, with which text. */
 import type { Message } from "../contract.gen.ts";
 import type { Presence, RoomState, State } from "../store.ts";
-import { nameOf, plainOf } from "../text.ts";
+import { contentOf, nameOf, plainOf } from "../text.ts";
 import { tailOf } from "../timeline.ts";
 
 /** Characters of a message that fit on one line */
@@ -126,7 +126,7 @@ export function previewOf({ room, typing }: RoomState, me: string): { sender: st
   }
   const last = room.last_message;
   if (last === null) return { sender: null, text: "No messages yet" };
-  const text = last.deleted ? "Message deleted" : plainOf(last.content, SEEN);
+  const text = last.deleted ? "Message deleted" : plainOf(contentOf(last), SEEN);
   if (last.sender === me) return { sender: "You", text };
   return { sender: room.kind === "direct" ? null : last.sender, text };
 }
