@@ -282,3 +282,34 @@ test("an invitation link admits its number of users, and nobody once it is delet
   await open(teresa, third);
   await isTold(teresa, /no longer valid/);
 });
+
+test("in a topic of moderators a member reads, until the owner lets all members write", async ({ person }) => {
+  const [omar, diego] = [await person("omar"), await person("diego")];
+  const topic = `news of ${omar.name}`;
+  await omar.button("New topic").click();
+  const dialog = omar.page.getByRole("dialog", { name: "New topic" });
+  await dialog.getByRole("textbox", { name: "Topic name" }).fill(topic);
+  await dialog.getByRole("checkbox", { name: "Only moderators can write" }).check();
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await omar.box.waitFor();
+  await omar.say("an announcement");
+  await (await diego.account()).join(topic);
+  await diego.room(topic).click();
+  await diego.message("an announcement").waitFor();
+  const notice = diego.page.getByText("Only moderators can write in this room.");
+  await notice.waitFor();
+  expect(await diego.box.count()).toBe(0);
+  // An application's event is not shown, and nothing is missing after it.
+  const owner = await omar.account();
+  await owner.ask("publish", { topic_name: topic, event: "order.paid", data: { id: 17 } });
+  await omar.menu("More about this room", "Let all members write");
+  await omar.page.getByRole("dialog").getByRole("button", { name: "Let all write" }).click();
+  await diego.box.waitFor();
+  await notice.waitFor({ state: "hidden" });
+  await diego.say("thank you");
+  await omar.message("thank you").waitFor();
+  await diego.page.reload();
+  await diego.message("thank you").waitFor();
+  await diego.page.getByText(`${omar.name} chose that all members can write here.`).waitFor();
+  expect(await diego.log.getByText("order.paid").count()).toBe(0);
+});
