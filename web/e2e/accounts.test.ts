@@ -43,10 +43,23 @@ test.for([
     await omar.button("Create account").click();
     await expect.poll(() => omar.page.getByRole("alert").textContent()).toBe(reason);
     if (mode === "invite") {
-      await omar.page.goto(await server.invite());
+      await omar.page.goto(await server.command("invite"));
       await omar.page.getByText("You have been invited to create an account here.").waitFor();
       await omar.signUp();
       expect(omar.page.url()).not.toContain("invitation");
+      await openAccount(omar);
+      expect(await offered(omar)).toBe(0);
+      await server.command("user", "admin", omar.name);
+      await omar.page.reload();
+      await openAccount(omar);
+      await expect.poll(() => offered(omar)).toBe(1);
+      await omar.button("Create a link").click();
+      const link = await omar.page.getByRole("textbox", { name: "Link" }).inputValue();
+      const diego = await Person.arrive(browser, server.url, "diego");
+      await diego.page.goto(link);
+      await diego.signUp();
+      await diego.close();
+      expect(diego.problems).toEqual([]);
     }
   } finally {
     await omar.close();
@@ -300,3 +313,15 @@ test("the download of one's data has own messages, rooms and blocks, and nothing
   expect(lines.at(-1)).toEqual({ type: "end", lines: lines.length - 1 });
   expect(text).not.toMatch(/a word of mine|password/);
 });
+
+async function openAccount(person: Person): Promise<void> {
+  await person.seesChat();
+  await person.menu("Account", "Settings");
+  await person.page.getByRole("tab", { name: "Account" }).click();
+  await person.button("Download my data").waitFor();
+}
+
+/** How often the settings offer to invite somebody to the server. */
+function offered(person: Person): Promise<number> {
+  return person.page.getByRole("heading", { name: "Invite someone to this server" }).count();
+}

@@ -15,7 +15,17 @@ import { keepLastRoom } from "./location.ts";
 import { Outbox, type Unsent } from "./outbox.ts";
 import { Reading } from "./reading.ts";
 import { RoomWriter } from "./roomWriter.ts";
-import { deviceName, exported, get, Refused, refreshed, type Session, saveSession } from "./session.ts";
+import {
+  deviceName,
+  exported,
+  get,
+  mayInviteNewcomers,
+  newRegistrationLink,
+  Refused,
+  refreshed,
+  type Session,
+  saveSession,
+} from "./session.ts";
 import { applied, type Change, initial, KEPT, type RoomState, type State } from "./store.ts";
 import { tailOf } from "./timeline.ts";
 
@@ -175,6 +185,14 @@ export class Client {
   /** The server's data about the user, as JSON lines. Raises `Refused`. */
   export(): Promise<Blob> {
     return exported(this.session.token);
+  }
+
+  mayInviteNewcomers(): Promise<boolean> {
+    return mayInviteNewcomers(this.session.token);
+  }
+
+  newRegistrationLink(): Promise<string> {
+    return newRegistrationLink(this.session.token);
   }
 
   /** Call `heard` with each message of another user that arrives. Returns a function that stops it. */

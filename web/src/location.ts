@@ -52,6 +52,13 @@ export function registrationCode(): string | null {
   return new URLSearchParams(window.location.search).get("invitation") || null;
 }
 
+/** The address at which a newcomer registers with a code. */
+export function registrationLink(code: string): string {
+  const url = new URL(window.location.pathname, window.location.href);
+  url.searchParams.set("invitation", code);
+  return url.href;
+}
+
 /** Remove a used code from the address. */
 export function dropRegistrationCode(): void {
   if (registrationCode() === null) return;

@@ -1,5 +1,12 @@
 /** The signed-in session, and requests over HTTP, which need no live connection. */
-import type { ActionError, Credentials, ErrorCode, Registration } from "./contract.gen.ts";
+import type {
+  Account,
+  ActionError,
+  Credentials,
+  ErrorCode,
+  NewRegistrationLink,
+  Registration,
+} from "./contract.gen.ts";
 
 export interface Session {
   readonly username: string;
@@ -81,7 +88,7 @@ export function randomId(): string {
 }
 
 export async function signIn(username: string, password: string): Promise<Session> {
-  return asSession(await post("api/login", { username, password }));
+  return asSession(await post<Credentials>("api/login", { username, password }));
 }
 
 /** `invitation`: the code of a registration link; null: without one. */
@@ -91,7 +98,7 @@ export async function createAccount(
   invitation: string | null = null,
 ): Promise<Session> {
   return asSession(
-    await post("api/register", { username, password, ...(invitation === null ? {} : { invitation }) }),
+    await post<Credentials>("api/register", { username, password, ...(invitation === null ? {} : { invitation }) }),
   );
 }
 
@@ -100,18 +107,29 @@ export async function registration(): Promise<Registration["registration"]> {
   return ((await request("api/registration", {})) as Registration).registration;
 }
 
+/** Whether the user of the token may make registration links: administrators, while registration is by invitation. */
+export async function mayInviteNewcomers(token: string): Promise<boolean> {
+  if ((await registration()) !== "invite") return false;
+  return ((await get("api/me", token)) as Account).admin;
+}
+
+/** Make a link with which one newcomer may register within a week; its code. Raises `Refused`. */
+export async function newRegistrationLink(token: string): Promise<string> {
+  return (await post<NewRegistrationLink>("api/admin/registration-links", {}, token)).code;
+}
+
 export async function refreshed(session: Session): Promise<Session> {
-  return asSession(await post("api/refresh", {}, session.token));
+  return asSession(await post<Credentials>("api/refresh", {}, session.token));
 }
 
 function asSession(credentials: Credentials): Session {
   return { username: credentials.user.username, token: credentials.token, expires_at: credentials.expires_at };
 }
 
-async function post(path: string, body: object, token?: string): Promise<Credentials> {
+async function post<T>(path: string, body: object, token?: string): Promise<T> {
   const headers: Record<string, string> = { "content-type": "application/json" };
   if (token !== undefined) headers.authorization = `Bearer ${token}`;
-  return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })) as Credentials;
+  return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })) as T;
 }
 
 /** Send a GET request. Raises `Refused`. */

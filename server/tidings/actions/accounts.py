@@ -24,6 +24,7 @@ from tidings.contract.actions import (
 )
 from tidings.contract.errors import ActionError, ErrorCode, invalid
 from tidings.contract.models import (
+    Account,
     Authenticated,
     Credentials,
     Empty,
@@ -103,9 +104,10 @@ async def refresh(ctx: Context, req: NoPayload) -> Credentials:
 
 
 @action("me", scope=KeyScope.READ, http="GET /api/me", live=False, limit=Limit.READS)
-async def me(ctx: Context, req: NoPayload) -> Profile:
+async def me(ctx: Context, req: NoPayload) -> Account:
     """Get the caller's own profile."""
-    return await ctx.profile(ctx.principal.username)
+    profile = await ctx.profile(ctx.principal.username)
+    return Account(**dict(profile), admin=ctx.principal.admin)
 
 
 @action(

@@ -153,6 +153,12 @@ class Profile(View):
     display_name: str | None = Field(default=None, description="Shown; the username stays the name")
 
 
+class Account(Profile):
+    """The caller's own profile."""
+
+    admin: bool = Field(description="Whether the caller is an administrator")
+
+
 class UserToken(View):
     token: str
     expires_at: Timestamp

@@ -74,9 +74,9 @@ export class Server {
   }
 
   /** The link that `tidings invite` prints. */
-  async invite(): Promise<string> {
+  async command(...words: readonly string[]): Promise<string> {
     const env = environment({ TIDINGS_DATA_DIR: this.data });
-    return (await promisify(execFile)(PYTHON, ["-m", "tidings", "invite"], { cwd: REPOSITORY, env })).stdout.trim();
+    return (await promisify(execFile)(PYTHON, ["-m", "tidings", ...words], { cwd: REPOSITORY, env })).stdout.trim();
   }
 
   /** SIGKILL: no chance to clean up. Returns when it is gone. */

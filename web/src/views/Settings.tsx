@@ -4,7 +4,7 @@ import { useClient } from "../context.ts";
 import { chooseTheme, loadTheme, type Theme } from "../theme.ts";
 import { useWork } from "./form.tsx";
 import { askPermission, permission } from "./notifications.ts";
-import { Blocked, ChangePassword, Deactivate, Devices } from "./SettingsAccount.tsx";
+import { Blocked, ChangePassword, Deactivate, Devices, InviteNewcomers } from "./SettingsAccount.tsx";
 import { Dialog } from "./ui.tsx";
 
 const TABS = ["Appearance", "Devices", "Security", "Privacy", "Account"] as const;
@@ -34,6 +34,7 @@ export function Settings({ onClose, onSignOut }: { onClose: () => void; onSignOu
           <Blocked />
         </TabPanel>
         <TabPanel tabId="Account" className="settings" unmountOnHide>
+          <InviteNewcomers />
           <Export />
           <Deactivate onSignOut={onSignOut} />
         </TabPanel>

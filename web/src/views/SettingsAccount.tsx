@@ -3,7 +3,9 @@ import { Laptop, Smartphone } from "lucide-react";
 import { useCallback, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Session } from "../contract.gen.ts";
+import { registrationLink } from "../location.ts";
 import { agoOf, momentOf, reasonOf } from "../text.ts";
+import { CopyField } from "./Confirm.tsx";
 import { Field, Form, useWork } from "./form.tsx";
 import { Avatar } from "./ui.tsx";
 
@@ -221,6 +223,34 @@ export function Blocked() {
           Block
         </button>
       </Form>
+    </section>
+  );
+}
+
+/** For administrators, while registration is by invitation. */
+export function InviteNewcomers() {
+  const client = useClient();
+  const [may, setMay] = useState(false);
+  const [link, setLink] = useState<string | null>(null);
+  const { busy, error, run } = useWork();
+  useEffect(() => {
+    // Without an answer, it is not offered.
+    client.mayInviteNewcomers().then(setMay, () => undefined);
+  }, [client]);
+  if (!may) return null;
+  const make = () => run(async () => setLink(registrationLink(await client.newRegistrationLink())));
+  return (
+    <section>
+      <h3>Invite someone to this server</h3>
+      <p className="muted">With the link, one person can create an account within 7 days.</p>
+      <Problem text={error} />
+      {link === null ? (
+        <button type="button" className="button" disabled={busy} onClick={() => void make()}>
+          Create a link
+        </button>
+      ) : (
+        <CopyField label="Link" value={link} />
+      )}
     </section>
   );
 }
