@@ -42,7 +42,8 @@ if (pm.request.auth?.type === "bearer" && !pm.variables.get("bearerToken")) {
 }"""
 """Before each request: signs in as `username` if needed, and registers the other users of the examples."""
 _FOLDERS: Final = (
-    *("rooms", "messages", "moderation", "pending", "search", "echo", "export", "admin", "webhooks"),
+    *("rooms", "messages", "events", "moderation", "pending", "search", "echo", "export", "admin", "webhooks"),
+    "backends",
     "accounts",
 )
 """The order of the folders: `rooms` makes what others need, `accounts` ends the account. The dialects follow."""
@@ -61,6 +62,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "set_role": {"username": "diego", "role": "moderator"},
     "create_conversation": {"usernames": ["diego", "satoshi"]},
     "set_title": {"room_id": "{{groupId}}", "topic_name": None},
+    "add_member remove_member": {"room_id": "{{groupId}}", "username": "satoshi"},
     "join_by_link delete_invitation_link": {"code": "{{code}}"},
     "edit react delete": {"message_id": "{{messageId}}"},
     "read": {"seq": 1},
