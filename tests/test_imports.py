@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.contract",
         "tidings.fanout.publisher",
         "tidings.log.notices",
+        "tidings.supervision",
         "tidings.transport.addresses",
         "tidings_db",
     },

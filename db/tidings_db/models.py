@@ -249,8 +249,8 @@ class Entry(Base, table=True):
             sqlite_where=_HAS_CLIENT_ID,
         ),
         # So that a page of one kind is not searched among thousands of entries of the other.
-        Index("ix_entry_event", "room_id", "seq", sqlite_where=_IS_EVENT, postgresql_where=_IS_EVENT),
-        Index("ix_entry_message", "room_id", "seq", sqlite_where=_IS_MESSAGE, postgresql_where=_IS_MESSAGE),
+        Index("ix_entry_event", "room_id", "seq", sqlite_where=_IS_EVENT),
+        Index("ix_entry_message", "room_id", "seq", sqlite_where=_IS_MESSAGE),
         {"sqlite_with_rowid": False},
     )
 
@@ -500,8 +500,8 @@ _ddl: Any = DDL
 def _complete_index(table: Table, connection: Connection, **_: Any) -> None:
     """Here and not in the class: the name of an option of PostgreSQL imports all of its dialect, on SQLite too."""
     if connection.dialect.name == "postgresql":
-        (index,) = (index for index in table.indexes if index.name == "uq_entry_client_id")
-        index.dialect_options["postgresql"]["where"] = _HAS_CLIENT_ID
+        for index in table.indexes:
+            index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
 
 
 for _dialect, _statements in _DDL_BY_DIALECT.items():

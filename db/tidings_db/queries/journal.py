@@ -201,7 +201,7 @@ def _found(rooms_locked: str, with_sent: bool) -> Mapping[str, str]:
             ),
             "known_messages": rows(
                 "room_id, message_id",
-                "entry WHERE message_id = ANY($8::text[]) AND kind = 'message'",
+                "entry WHERE message_id = ANY($8::text[]) AND kind <> 'event'",
                 'room_id, message_id COLLATE "C"',
             ),
         }

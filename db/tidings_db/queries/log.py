@@ -72,7 +72,7 @@ def sent(conn: Connection, claims: Sequence[tuple[int, int, str]]) -> dict[tuple
 
 
 _KNOWN_MESSAGES = select(entries.c.room_id, entries.c.message_id).where(
-    entries.c.message_id.in_(bindparam("ids", expanding=True)), entries.c.kind == "message"
+    entries.c.message_id.in_(bindparam("ids", expanding=True)), entries.c.kind != "event"
 )
 
 
@@ -111,7 +111,7 @@ def with_targets(conn: Connection, entry_rows: Sequence[EntryRow]) -> list[Entry
     ]
 
 
-_MESSAGE = select_entries().where(entries.c.message_id == bindparam("message_id"), entries.c.kind == "message")
+_MESSAGE = select_entries().where(entries.c.message_id == bindparam("message_id"), entries.c.kind != "event")
 _MESSAGE_OF_MEMBER = _MESSAGE.join(
     members, and_(members.c.room_id == entries.c.room_id, members.c.user_id == bindparam("user"))
 )

@@ -90,7 +90,7 @@ def _if_unchanged(with_sent: bool) -> str:
             f"NOT EXISTS (SELECT FROM entry"
             f" WHERE room_id = {key} AND sender_id = {user} AND client_id = {client_id})",
             f"({reply_to} IS NULL OR EXISTS (SELECT FROM entry"
-            f" WHERE message_id = {reply_to} AND room_id = {key} AND kind = 'message'))",
+            f" WHERE message_id = {reply_to} AND room_id = {key} AND kind <> 'event'))",
         ]
     assignments = ", ".join(f"{name} = {value}" for name, value in zip(HEAD[1:], head_values, strict=True))
     return f"""

@@ -35,6 +35,7 @@ from sqlalchemy.engine import Connection as Transaction
 from tidings.auth import names
 from tidings.auth.tokens import ISSUER, REMEMBERED, expired, seconds, unauthenticated
 from tidings.contract.errors import ActionError, ErrorCode
+from tidings.supervision import spawn
 from tidings_db.queries import quotas, users
 
 T = TypeVar("T")
@@ -377,7 +378,7 @@ class Jwks:
 
     def _begin(self) -> None:
         if self._fetching is None and self._clock() >= self._next_fetch:
-            self._fetching = asyncio.create_task(self._fetch())
+            self._fetching = spawn(self._fetch(), "keys of the external issuer")
 
     async def _fetch(self) -> None:
         self._failed = True
