@@ -50,6 +50,7 @@ from tidings.log.epochs import MARK_S, Epochs, MarkFile
 from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
+from tidings.log.outbox import SENDER, Outbox
 from tidings.log.purge import Purge
 from tidings.log.quotas import Quotas
 from tidings.log.retention import RETENTION_S, Retention
@@ -64,6 +65,7 @@ from tidings.transport.buffered_session import LINGER_S
 from tidings.transport.tcp_connections import MAX_PER_SOURCE, TcpConnections
 from tidings.transport.timers import GetTimers
 from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.outbox_functions import CHANNEL
 from tidings_db.schema import migrate, pending
 
 
@@ -145,6 +147,7 @@ class Node:
         self.delivery = Delivery(self.cluster, self.publisher, self.hub, self.catch_up, self.sessions)
         self.indexer = Indexer(self.database)
         self.journal = Journal(self.database, self.delivery, self.cursors, self.indexer, self.metrics, quotas)
+        self.outbox = Outbox(self.database, self.journal, partial(self.auth.service, SENDER))
         self.epochs: Epochs = Epochs(
             self.database,
             MarkFile(settings.mark_file),
@@ -234,11 +237,15 @@ class Node:
                 self.epochs.instance,
                 lambda: self.epochs.current,
             )
+            self.cluster.listen(CHANNEL, self.outbox.wake)
             await self.cluster.start(here, on_stop)
             self.hub.start()
             on_stop("the hub", self.hub.stop)
             await self.journal.start()
             on_stop("the journal", self.journal.stop)
+            if not self.database.is_sqlite:
+                await self.outbox.start()
+                on_stop("the outbox", self.outbox.stop)
             await self.indexer.start()
             on_stop("the search index", self.indexer.stop)
             stack.callback(self.hub.typists.stop)

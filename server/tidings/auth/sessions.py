@@ -309,10 +309,12 @@ class Auth:
         )
 
     async def service(self, raw_name: str) -> Principal:
-        """An account of the server itself, without a password. If the name is taken, a random suffix is added."""
+        """An account of the server itself, without a password. If the name is taken, a suffix is added."""
 
         def create(conn: Transaction) -> Principal:
-            for username in (raw_name, f"{raw_name}-{secrets.token_hex(8)}"):
+            # First a name that every node finds again.
+            for suffix in ("", *(f"-{number}" for number in range(2, 10)), f"-{secrets.token_hex(8)}"):
+                username = f"{raw_name}{suffix}"
                 users.add(conn, username, None, now_ms())
                 user = users.by_key(conn, names.username_key(username))
                 if user is not None and user.password_hash is None:

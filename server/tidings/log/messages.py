@@ -61,11 +61,11 @@ class AppendMessage(Operation[dict[str, Any]]):
         if self.client_id is not None:
             earlier = work.sent.get((self.room_key, self.actor.user_key, self.client_id))
             if earlier is not None:
-                work.check(room, self.actor.user_key, Permission.READ)
+                self.check(work, room, Permission.READ)
                 if earlier.kind != self.kind:
                     raise ActionError(ErrorCode.CONFLICT, f"this `client_id` is that of another kind: {earlier.kind}")
                 return self.answer(self.view(room, earlier))
-        work.check(room, self.actor.user_key, Permission.SEND)
+        self.check(work, room, Permission.SEND)
         if self.reply_to is not None and (self.room_key, self.reply_to) not in work.known_messages:
             raise invalid("reply_to", "no such message in this room")
         message_id = new_message_id(work.now)
@@ -86,6 +86,10 @@ class AppendMessage(Operation[dict[str, Any]]):
             work.markers[self.room_key, self.actor.user_key] = MarkerRow(entry.seq, entry.messages)
         view = room.views[entry.seq] = self.view(room, entry)
         return self.answer(view)
+
+    def check(self, work: Work, room: RoomLog, need: Permission) -> None:
+        """Raises `ActionError` if the actor has not the permission."""
+        work.check(room, self.actor.user_key, need)
 
     def view(self, room: RoomLog, entry: EntryRow) -> dict[str, Any]:
         """The entry on the wire, as its sender receives it."""
