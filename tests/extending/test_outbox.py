@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,13 @@ DIE = """
 CREATE SEQUENCE lives;
 CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF nextval('lives') % 2 = 1 THEN
+    IF nextval('lives') % 3 <> 0 THEN
         PERFORM pg_terminate_backend(pg_backend_pid());
     END IF;
     RETURN NULL;
 END $$;
 """
-"""The backend of a node dies in its first transaction of each round, and lives in the next one."""
+"""The backend of a node dies in its first two transactions of each round: one that the journal runs again, and that."""
 DEATHS = {
     "the row is deleted": "CREATE TRIGGER die AFTER DELETE ON outbox FOR EACH ROW WHEN (OLD.data::int % 3 = 0)",
     "the entry is written": "CREATE TRIGGER die AFTER INSERT ON entry FOR EACH ROW WHEN (NEW.data::int % 3 = 0)",
@@ -45,11 +45,10 @@ DEATHS = {
 
 
 class Application:
-    """An application with a connection to the database, and the user omar, who is in the topic `orders`."""
+    """An application with connections to the database, and the user omar, who is in the topic `orders`."""
 
-    def __init__(self, sql: asyncpg.Connection[Any], another: asyncpg.Connection[Any], omar: Client) -> None:
-        self.sql = sql
-        self.another = another
+    def __init__(self, sql: Sequence[asyncpg.Connection[Any]], omar: Client) -> None:
+        self.sql, self.another, self.observer = sql
         self.omar = omar
 
     async def publish(self, data: object, client_id: str | None = None, event: str = "order") -> None:
@@ -84,11 +83,11 @@ async def application(database_url: str, node: RunningNode, of_omar: RunningNode
     await make_topic(node.url, token, "orders")
     async with AsyncExitStack() as stack:
         connections = []
-        for _ in range(2):
+        for _ in range(3):
             connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
             stack.push_async_callback(connection.close)
             connections.append(connection)
-        yield Application(*connections, await stack.enter_async_context(connected(of_omar.url, token)))
+        yield Application(connections, await stack.enter_async_context(connected(of_omar.url, token)))
 
 
 async def test_an_event_is_delivered_after_the_commit_and_not_before(app: Application) -> None:
@@ -143,6 +142,37 @@ async def test_events_are_in_the_order_of_the_commits(app: Application) -> None:
             await transaction.commit()
         expected += [number + 1, number, number + 2] if number % 2 else [number, number + 2, number + 1]
     assert (await app.heard(4 + len(expected)))[4:] == expected
+
+
+async def test_a_commit_waits_for_another_one_that_has_begun(app: Application, nodes: list[RunningNode]) -> None:
+    await app.sql.execute(
+        "CREATE TABLE own (id int); CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';"
+        "CREATE CONSTRAINT TRIGGER pause AFTER INSERT ON own DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+        " EXECUTE FUNCTION pause()"
+    )
+    await nodes[0].stop()
+    await nodes[1].node.outbox.stop()
+    committed: list[int] = []
+
+    async def commit(sql: asyncpg.Connection[Any], number: int) -> None:
+        async with sql.transaction():
+            await sql.execute(PUBLISH, "orders", "order", str(number), None)
+            await sql.execute("INSERT INTO own SELECT 1 WHERE $1 = 1", number)
+        committed.append(number)
+
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    await app.observer.execute("SELECT pg_advisory_lock(1)")
+    first = asyncio.create_task(commit(app.sql, 1))
+    while await app.observer.fetchval(waiting) < 1:
+        pass
+    second = asyncio.create_task(commit(app.another, 2))
+    while await app.observer.fetchval(waiting) < 2 and not second.done():
+        pass
+    await app.observer.execute("SELECT pg_advisory_unlock(1)")
+    await asyncio.gather(first, second)
+    await nodes[0].start()
+    assert await app.heard(2) == committed
 
 
 async def test_an_event_with_a_client_id_is_delivered_once(app: Application) -> None:
@@ -236,14 +266,14 @@ async def test_an_event_is_delivered_once_and_in_order_if_its_node_dies_when(app
                 await app.publish(number * 3 + part)
         await app.omar.until(lambda number=number: len(app.omar.of("order")) >= 3 * number + 3)
     assert await app.heard(3 * ROUNDS) == list(range(3 * ROUNDS))
-    assert await app.sql.fetchval("SELECT last_value FROM lives") >= 2 * ROUNDS
+    assert await app.sql.fetchval("SELECT last_value FROM lives") >= 3 * ROUNDS
 
 
 async def test_events_arrive_once_and_in_order_while_the_connections_of_all_nodes_are_cut(app: Application) -> None:
     cut = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> ALL($1)"
     )
-    ours = [await sql.fetchval("SELECT pg_backend_pid()") for sql in (app.sql, app.another)]
+    ours = [await sql.fetchval("SELECT pg_backend_pid()") for sql in (app.sql, app.another, app.observer)]
     for number in range(ROUNDS):
         await app.publish(number)
         for _ in range(number % 5):  # let the nodes get some steps further
