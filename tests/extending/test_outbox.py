@@ -35,7 +35,7 @@ BEGIN
     RETURN NULL;
 END $$;
 """
-"""The backend of a node dies in its first two transactions of each round: one that the journal runs again, and that."""
+"""The backend of a node dies in its first two transactions of each round, one of which runs again by itself."""
 DEATHS = {
     "the row is deleted": "CREATE TRIGGER die AFTER DELETE ON outbox FOR EACH ROW WHEN (OLD.data::int % 3 = 0)",
     "the entry is written": "CREATE TRIGGER die AFTER INSERT ON entry FOR EACH ROW WHEN (NEW.data::int % 3 = 0)",
@@ -267,6 +267,14 @@ async def test_an_event_is_delivered_once_and_in_order_if_its_node_dies_when(app
         await app.omar.until(lambda number=number: len(app.omar.of("order")) >= 3 * number + 3)
     assert await app.heard(3 * ROUNDS) == list(range(3 * ROUNDS))
     assert await app.sql.fetchval("SELECT last_value FROM lives") >= 3 * ROUNDS
+
+
+async def test_nodes_that_deliver_concurrently_keep_the_order(app: Application, nodes: list[RunningNode]) -> None:
+    for number in range(10 * ROUNDS):
+        await app.publish(number)
+        for node in nodes:
+            node.node.outbox.wake()
+    assert await app.heard(10 * ROUNDS) == list(range(10 * ROUNDS))
 
 
 async def test_events_arrive_once_and_in_order_while_the_connections_of_all_nodes_are_cut(app: Application) -> None:
