@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 from sqlalchemy import DDL, BigInteger, Connection, Index, Integer, MetaData, Table, Text, event, text
 from sqlmodel import Field, SQLModel
 
+from tidings_db import outbox_functions
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -389,6 +391,16 @@ class Feed(Base, table=True):
     body: str = Field(sa_type=Text, description="JSON: see `tidings_db.queries.feed`")
 
 
+class Outbox(Base, table=True):
+    """An event that an application has published by SQL, until it is in the log. Empty on SQLite."""
+
+    id: int | None = _key(default=None, primary_key=True, description="Drawn again at the commit: in their order")
+    room_id: int = _ms(description="No foreign key: a room may be deleted meanwhile")
+    event: str
+    data: str = Field(sa_type=Text, description="JSON, as given")
+    client_id: str | None = None
+
+
 class NodeLease(Base, table=True):
     """A node that serves this database on PostgreSQL, until its lease ends. All times are by PostgreSQL's clock."""
 
@@ -507,6 +519,8 @@ def _complete_index(table: Table, connection: Connection, **_: Any) -> None:
 for _dialect, _statements in _DDL_BY_DIALECT.items():
     for _statement in _statements:
         event.listen(metadata, "after_create", _ddl(_statement).execute_if(dialect=_dialect))
+event.listen(_table(Outbox), "after_create", lambda _, conn, **__: outbox_functions.create(conn))
+event.listen(_table(Outbox), "after_drop", lambda _, conn, **__: outbox_functions.drop(conn))
 event.listen(metadata, "before_drop", _ddl("DROP TABLE search_words"))
 event.listen(metadata, "before_drop", _ddl("DROP TABLE search_removed").execute_if(dialect="sqlite"))
 

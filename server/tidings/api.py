@@ -6,8 +6,7 @@ Each method is an action, taken by an account of the server itself that may do w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection as Transaction
@@ -15,15 +14,10 @@ from sqlalchemy.engine import Connection as Transaction
 from tidings.actions.access import is_member, room_id_of, room_ids_of
 from tidings.actions.context import Context, Parts
 from tidings.actions.dispatch import Dispatcher
-from tidings.auth.keys import granted_by
 from tidings.auth.principal import Principal
 from tidings.contract.actions import SubjectInRoom
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.models import Member, Message, Posting, Profile, Published, Room, UserToken
-from tidings.contract.permissions import KeyScope
-
-ACCOUNT: Final = "server"
-"""The username of the server's own account, unless somebody else has it."""
 
 
 class ServerApi:
@@ -173,7 +167,5 @@ class ServerApi:
 
     async def _caller(self, username: str | None) -> Principal:
         if self._account is None:
-            scopes = frozenset(KeyScope)
-            account = await self._parts.auth.service(ACCOUNT)
-            self._account = replace(account, scopes=scopes, granted=granted_by(scopes))
+            self._account = await self._parts.auth.server()
         return self._account if username is None else await self._parts.auth.act(self._account, username)

@@ -50,6 +50,7 @@ from tidings.log.epochs import MARK_S, Epochs, MarkFile
 from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
+from tidings.log.outbox import Outbox
 from tidings.log.purge import Purge
 from tidings.log.quotas import Quotas
 from tidings.log.retention import RETENTION_S, Retention
@@ -71,6 +72,7 @@ from tidings.transport.tcp_connections import MAX_PER_SOURCE, TcpConnections
 from tidings.transport.timers import GetTimers
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.outbox_functions import CHANNEL
 from tidings_db.schema import migrate, pending
 
 
@@ -158,6 +160,7 @@ class Node:
         )
         followers = self.indexer, self.webhooks
         self.journal = Journal(self.database, self.delivery, self.cursors, followers, self.metrics, quotas)
+        self.outbox = Outbox(self.database, self.journal, self.auth.server)
         self.epochs: Epochs = Epochs(
             self.database,
             MarkFile(settings.mark_file),
@@ -249,11 +252,15 @@ class Node:
                 self.epochs.instance,
                 lambda: self.epochs.current,
             )
+            self.cluster.listen(CHANNEL, self.outbox.wake)
             await self.cluster.start(here, on_stop)
             self.hub.start()
             on_stop("the hub", self.hub.stop)
             await self.journal.start()
             on_stop("the journal", self.journal.stop)
+            if not self.database.is_sqlite:
+                await self.outbox.start()
+                on_stop("the outbox", self.outbox.stop)
             await self.indexer.start()
             on_stop("the search index", self.indexer.stop)
             await self.webhooks.start()

@@ -69,6 +69,8 @@ def catalogue(conn: Connection) -> Any:
         "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'",
         "SELECT relname, relkind, relpersistence, reloptions FROM pg_class"
         " WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE 'alembic_version%'",
+        "SELECT pg_get_functiondef(oid), proacl FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+        "SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
     )
     return [sorted(str(tuple(row)) for row in conn.execute(text(query))) for query in queries]
 

@@ -54,7 +54,7 @@ NOTICES: dict[str, Notice] = {
     "left": Left(5, 7, "room7", MemberChange.KICKED, 1),
     "membership changed": MembershipChanged(MembershipChange(7, 5, "omar", "left", None, 2, 1, 4)),
     "personal": Personal(5, "receipt", {"read_seq": 2, "who": None}),
-    "application": ApplicationMessage("node", 3, 0, 2, "text"),
+    "application": ApplicationMessage("node", "text"),
     "withdrawn": Withdrawn(5, None, CloseReason.TOKEN_REVOKED),
 }
 CARRIED = "transient", "personal", "application"

@@ -254,13 +254,48 @@ async def test_nothing_that_another_role_of_postgresql_notifies_is_delivered(
             await eventually(lambda: broker.ignored == before + len(payloads))
             longest = {"room_id": room_id, "username": "omar", "typing": False}
             size = len(encode(Transient(1, "typing", longest)))
-            padded = longest | {"username": "x" * (notify.LONGEST_BODY - size + len("omar"))}
             room_key = first.node.hub.key(room_id)
             assert room_key == 1
-            for payload in ({**padded, "username": padded["username"] + "x"}, padded):
+            lengths = [notify.LONGEST, notify.LONGEST_BODY + 1, notify.LONGEST_BODY, notify.LONGEST + 1, 1000]
+            payloads = [longest | {"username": "x" * (length - size + len("omar"))} for length in lengths]
+            sender = first.node.cluster.broker
+            assert isinstance(sender, NotifyBroker)
+            for payload in payloads:
                 first.node.cluster.share([Transient(room_key, "typing", payload)])
-            assert await diego.event("typing") == padded
-            assert len(diego.of("typing")) == 2
+            assert sender.dropped == 1
+            for payload in (*payloads[:3], payloads[4]):
+                assert await diego.event("typing") == payload
+            assert len(diego.of("typing")) == 5
             assert diego.of("closing") == []
             await stranger.close()
         assert len([record for record in caplog.records if record.name == "tidings.notify"]) == 2, "one of each node"
+
+
+async def test_a_long_transient_event_reaches_a_member_on_another_node_without_redis_unless_a_part_is_lost(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    async with (
+        running_node(postgresql_url, tmp_path) as first,
+        running_node(postgresql_url, tmp_path) as second,
+    ):
+        tokens = [await first.register(name) for name in ("omar", "diego")]
+        room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
+        await eventually(lambda: first.node.cluster.registry.others and second.node.cluster.registry.others)
+        async with connected(first.url, tokens[0]) as omar, connected(second.url, tokens[1]) as diego:
+            for data in ("x" * 60_000, "ñ" * 30_000, "😀" * 15_000, "short"):
+                await omar.ask("publish", room_id=room_id, event="screen", data=data, transient=True)
+                assert (await diego.event("screen"))["data"] == data
+            sender, receiver = first.node.cluster.broker, second.node.cluster.broker
+            assert isinstance(sender, NotifyBroker)
+            assert isinstance(receiver, NotifyBroker)
+            room_key = first.node.hub.key(room_id)
+            assert room_key is not None
+            short = diego.of("screen")[-1]
+            notices = [Transient(room_key, "screen", short | {"data": letter * 20_000}) for letter in "abcde"]
+            a, b, c, d, e = (list(sender._payloads(encode(notice))) for notice in notices)
+            assert len(a) == 3
+            for payload in (a[0], a[2], *b[:2], *c, *d[1:], *e):
+                receiver._notified(payload)
+            for letter in "ce":
+                assert (await diego.event("screen"))["data"] == letter * 20_000
+            assert len(diego.of("screen")) == 6

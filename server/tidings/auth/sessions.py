@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy.engine import Connection as Transaction
 
@@ -30,6 +31,8 @@ from tidings_db.queries.users import DeviceRow, SessionRow
 from tidings_db.read_batcher import ReadBatcher
 
 WRONG_PASSWORD = "wrong username or password"
+SERVER = "server"
+"""The username of the server's own account, unless somebody else has it."""
 USE_NOTED_MS = 3_600_000
 """The shortest interval between two updates of a session's `used_at`."""
 
@@ -334,14 +337,21 @@ class Auth:
             raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is disabled")
         return Principal(user.key, user.username, key.session_key, key.sid, key.expires_at, key_name=key.username)
 
+    async def server(self) -> Principal:
+        """The account in whose name the server itself writes and manages: it may do whatever a key may."""
+        scopes = frozenset(KeyScope)
+        return replace(await self.service(SERVER), scopes=scopes, granted=granted_by(scopes))
+
     async def service(self, raw_name: str) -> Principal:
-        """An account of the server itself, without a password. If the name is taken, a random suffix is added."""
+        """An account of the server itself, without a password. If the name is taken, a suffix is added."""
 
         def create(conn: Transaction) -> Principal:
-            for username in (raw_name, f"{raw_name}-{secrets.token_hex(8)}"):
-                users.add(conn, username, None, now_ms())
+            # First a name that every node finds again.
+            for suffix in ("", *(f"-{number}" for number in range(2, 10)), f"-{secrets.token_hex(8)}"):
+                username = f"{raw_name}{suffix}"
+                users.add(conn, username, None, now_ms(), service=True)
                 user = users.by_key(conn, names.username_key(username))
-                if user is not None and user.password_hash is None:
+                if user is not None and user.service:
                     return Principal(user.key, user.username, NO_SESSION, "", 0)
             raise ActionError(ErrorCode.UNAVAILABLE, "no name is free")
 

@@ -23,8 +23,6 @@ from tidings.transport.application_manager import ApplicationManager
 
 logger = logging.getLogger("tidings.applications")
 
-PART: Final = 7_000
-"""Characters of one part of a message: NOTIFY carries less than 8,000 bytes."""
 LONGEST: Final = 256 * 1024
 """Bytes of a message to the other nodes."""
 ANSWER_S: Final = 3.0
@@ -53,8 +51,6 @@ class SharedManager(ApplicationManager):
         self._share = share
         self._numbers = itertools.count(1)
         self._asked: dict[int, _Question] = {}
-        self._incomplete: dict[str, tuple[int, list[str]]] = {}
-        """By node: the number and the parts so far of a message that is arriving."""
 
     # -- for the application -------------------------------------------------------------------------------------
 
@@ -78,14 +74,13 @@ class SharedManager(ApplicationManager):
             rooms = list(room) if isinstance(room, tuple | set) else room
             arguments = [*data] if isinstance(data, tuple) else [] if data is None else [data]
             try:
-                parts = self._parts("emit", event, arguments, namespace, rooms, skip_sid, ack_id)
+                message = self._message("emit", event, arguments, namespace, rooms, skip_sid, ack_id)
                 self.write_event(event, data, namespace, room, skip_sid, callback)
             except ValueError:
                 if ack_id is not None:
                     self._forget_callback(room, ack_id)
                 raise
-            for part in parts:  # in the same step of the event loop: nobody gets it alone, and the order is kept
-                self._share(part)
+            self._share(message)  # in the same step of the event loop: the order is kept
             if ack_id is not None:
                 asyncio.get_running_loop().call_later(CALLBACK_S, self._forget_callback, room, ack_id)
             await asyncio.sleep(0)
@@ -138,22 +133,18 @@ class SharedManager(ApplicationManager):
 
     # -- to the other nodes --------------------------------------------------------------------------------------
 
-    def _parts(self, *message: Any) -> list[ApplicationMessage]:
-        """A message in parts. Raises ValueError if it cannot be sent to other nodes."""
+    def _message(self, *message: Any) -> ApplicationMessage:
+        """Raises ValueError if this cannot be sent to other nodes."""
         try:
             encoded: bytes = msgpack.packb(message, unicode_errors="surrogatepass")
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"this cannot be sent to other nodes: {error}") from None
         if len(encoded) > LONGEST:
             raise ValueError(f"{len(encoded):,} bytes are more than other nodes take, {LONGEST:,}")
-        text = base64.b64encode(encoded).decode()
-        texts = [text[start : start + PART] for start in range(0, len(text), PART)]
-        number = next(self._numbers)
-        return [ApplicationMessage(self._node, number, index, len(texts), part) for index, part in enumerate(texts)]
+        return ApplicationMessage(self._node, base64.b64encode(encoded).decode())
 
     def _tell(self, *message: Any) -> None:
-        for part in self._parts(*message):
-            self._share(part)
+        self._share(self._message(*message))
 
     async def _ask(self, method: str, *arguments: Any, until_one: bool = False) -> list[Any]:
         """Let the other nodes do something; returns their results.
@@ -182,25 +173,14 @@ class SharedManager(ApplicationManager):
 
     # -- from the other nodes ------------------------------------------------------------------------------------
 
-    def received(self, part: ApplicationMessage) -> None:
-        """A part of a message of another node has come. Raises ValueError if it cannot be read."""
-        number, texts = self._incomplete.pop(part.node, (0, []))
-        if part.index == 0:
-            texts = []
-        elif number != part.number or len(texts) != part.index:
-            return  # an earlier part was lost
-        texts.append(part.text)
-        if len(texts) < part.count:
-            others = self._others()
-            self._incomplete = {node: parts for node, parts in self._incomplete.items() if node in others}
-            self._incomplete[part.node] = part.number, texts
-            return
+    def received(self, message: ApplicationMessage) -> None:
+        """A message of another node has come. Raises ValueError if it cannot be read."""
         try:
-            encoded = base64.b64decode("".join(texts))
+            encoded = base64.b64decode(message.text)
             kind, *arguments = msgpack.unpackb(encoded, unicode_errors="surrogatepass", strict_map_key=False)
         except (binascii.Error, ValueError, TypeError) as error:
             raise ValueError(f"not a message of an application: {error!r}") from None
-        getattr(self, _RECEIVERS[kind])(part.node, *arguments)
+        getattr(self, _RECEIVERS[kind])(message.node, *arguments)
 
     def _emitted(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,6 +68,7 @@ class Feed:
         self._lost = False
         """Whether changes may have been missed since the last successful read."""
         self._trimmed_at = 0.0
+        self._listeners: dict[str, Callable[[], None]] = {}
         self._awake = asyncio.Event()
         self._was_read = asyncio.Event()
         """Set after a read, and replaced then."""
@@ -85,6 +86,10 @@ class Feed:
         with suppress(asyncio.CancelledError):
             await self.loop.ended()
         await self._disconnect()
+
+    def listen(self, channel: str, notified: Callable[[], None]) -> None:
+        """Call `notified` at each NOTIFY on a channel, while the feed has a connection. Before `start`."""
+        self._listeners[channel] = notified
 
     async def run(self, sql: str, *values: Any) -> Sequence[Any]:
         """Run a statement of another part between two reads, on the feed's connection; returns its rows.
@@ -153,6 +158,8 @@ class Feed:
             if self._connection is None:
                 self._connection = await self._db.dedicated()
                 await self._connection.fetch("SET synchronous_commit TO off")
+                for channel, notified in self._listeners.items():
+                    await self._connection.listen(channel, lambda _, notified=notified: notified())  # type: ignore[misc]
                 ((server, has_all),) = await self._connection.fetch(feed.RESUME, self._newest_row)
                 if server != self._server or not has_all:
                     # Another server may answer now, whose transactions have other ids; or changes were trimmed.

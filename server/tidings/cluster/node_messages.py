@@ -34,8 +34,11 @@ VERSION: Final = 1
 SHARDS: Final = 8
 CONTROL: Final = SHARDS
 CHANNELS: Final = SHARDS + 1
-LONGEST: Final = 256 * 1024
-"""Bytes of the longest message. A longer part is divided; an entry that is longer by itself is not sent."""
+LONGEST: Final = 384 * 1024
+"""Bytes of the longest message: one of an application fits, in base64.
+
+A longer part is divided; an entry that is longer by itself is not sent.
+"""
 MAC_BYTES: Final = 16
 HEADER: Final = struct.Struct("<B16sQ12sBQ")
 BODY: Final = HEADER.size + MAC_BYTES

@@ -2,6 +2,8 @@
 
 Any role that may connect to the database can listen, and can notify. So payloads are sealed as messages through Redis
 are (`node_messages.py`): the header and MAC of a message in base64, then its body, which is a notice, or empty.
+A notice that is too long for one payload is sent in parts, whose bodies begin with a mark. A lost part loses its
+notice, and no other one.
 
 NOTIFY is never sent in the transaction that appends: its commit would hold a lock of the whole server until the disk
 has synced. It is sent after the commit, at most every `FLUSH_S`, for everything until then.
@@ -12,11 +14,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from tidings.cluster.node_messages import BODY, CONTROL, ClusterState, Identity, Received, Refused, Sealer
+from tidings.cluster.node_messages import (
+    BODY,
+    CONTROL,
+    LONGEST,
+    ClusterState,
+    Header,
+    Identity,
+    Received,
+    Refused,
+    Sealer,
+)
 from tidings.log.notices import Carried, Notice, decode, encode
 from tidings.supervision import Loop
 from tidings_db.engine import Database, StoreUnavailable
@@ -31,8 +44,9 @@ FLUSH_S = 0.005
 HEAD = len(base64.b64encode(bytes(BODY)))
 """Characters before the body of a payload."""
 LONGEST_BODY = 7999 - HEAD
-"""Bytes: PostgreSQL refuses payloads of 8,000. A notice that is longer is not sent: it may be lost."""
-MAX_WAITING = 2000
+"""Bytes: PostgreSQL refuses payloads of 8,000."""
+FIRST_PART, MORE, LAST_PART = b"<", b"=", b">"
+MAX_WAITING, MAX_WAITING_BYTES = 2000, 16 * 1024 * 1024
 """Notices that wait to be sent; further ones are dropped."""
 PATIENCE_S = 3.0
 RETRY_S = 0.2
@@ -60,6 +74,9 @@ class NotifyBroker:
         self._received = Received(nodes)
         self._waiting: dict[bytes, None] = {}
         """Bodies to be sent, in order."""
+        self._waiting_bytes = 0
+        self._begun: dict[str, tuple[int, bytes]] = {}
+        """By node: the number of its last message, and the notice up to there that it is a part of."""
         self._due = asyncio.Event()
         self._connection: Dedicated | None = None
         self.dropped = 0
@@ -85,10 +102,11 @@ class NotifyBroker:
             return
         for notice in notices:
             body = encode(notice) if isinstance(notice, Carried) else b""
-            if len(body) > LONGEST_BODY or (body and len(self._waiting) >= MAX_WAITING):
+            waiting, size = len(self._waiting), self._waiting_bytes + len(body)
+            if len(body) > LONGEST or (body and (waiting >= MAX_WAITING or size > MAX_WAITING_BYTES)):
                 self.dropped += 1
             else:
-                self._waiting[body] = None
+                self._waiting[body], self._waiting_bytes = None, size
                 self._due.set()
 
     async def _run(self) -> None:
@@ -101,8 +119,8 @@ class NotifyBroker:
                 if self._due.is_set():
                     await asyncio.sleep(FLUSH_S)
                     self._due.clear()
-                    waiting, self._waiting = self._waiting, {}
-                    payloads = list(map(self._seal, waiting))
+                    waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
+                    payloads = list(chain.from_iterable(map(self._payloads, waiting)))
                     async with asyncio.timeout(PATIENCE_S):
                         await connection.fetch(NOTIFY, CHANNEL, payloads)
             except (StoreUnavailable, TimeoutError):
@@ -124,9 +142,34 @@ class NotifyBroker:
         if connection is not None:
             await connection.close()
 
+    def _payloads(self, body: bytes) -> Iterator[str]:
+        if len(body) <= LONGEST_BODY:
+            yield self._seal(body)
+            return
+        text = body.decode()
+        width = (LONGEST_BODY - 1) // (1 if text.isascii() else 4)
+        for start in range(0, len(text), width):
+            mark = FIRST_PART if not start else MORE if start + width < len(text) else LAST_PART
+            yield self._seal(mark + text[start : start + width].encode())
+
     def _seal(self, body: bytes) -> str:
         message = self._sealer.seal(CONTROL, self._nodes.epoch(), body)
         return base64.b64encode(message[:BODY]).decode() + body.decode()
+
+    def _completed(self, header: Header, body: bytes) -> bytes:
+        """The notice that a message completes; empty if parts of it are missing."""
+        mark, (number, begun) = body[:1], self._begun.pop(header.node, (-1, b""))
+        if mark not in (FIRST_PART, MORE, LAST_PART):
+            return body
+        begun = body[1:] if mark == FIRST_PART else begun + body[1:]
+        if (mark != FIRST_PART and number != header.number - 1) or len(begun) > LONGEST:
+            return b""
+        if mark == LAST_PART:
+            return begun
+        live = self._nodes.others()
+        self._begun = {node: parts for node, parts in self._begun.items() if node in live}
+        self._begun[header.node] = header.number, begun
+        return b""
 
     def _notified(self, payload: str) -> None:
         """A payload has come; anyone may have made it."""
@@ -134,11 +177,15 @@ class NotifyBroker:
             message = base64.b64decode(payload[:HEAD].encode(), validate=True) + payload[HEAD:].encode()
             if self._sealer.is_own(message):
                 return
-            self._received.admit(self._sealer.open(CONTROL, self._nodes.epoch(), message))
+            header = self._sealer.open(CONTROL, self._nodes.epoch(), message)
+            self._received.admit(header)
             if len(message) == BODY:
                 self._nodes.wake()
                 return
-            notice = decode(message[BODY:])
+            body = self._completed(header, message[BODY:])
+            if not body:
+                return
+            notice = decode(body)
         except (Refused, ValueError) as error:
             if not self.ignored:
                 logger.warning("a notice that is not of another node, or cannot be read, is ignored: %s", error)

@@ -79,6 +79,7 @@ class PostgreSQLCluster(Cluster):
         self.broker = broker or self._make_broker(settings, database, node_id, metrics)
         self.reconciler: Reconciler
         self._database = database
+        self._node_id = node_id
         self._drain_s = settings.drain_s
         self._node: LocalNode
         self._mover: Mover
@@ -133,6 +134,13 @@ class PostgreSQLCluster(Cluster):
 
     def application_message(self, message: ApplicationMessage) -> None:
         self.applications.received(message)
+
+    def listen(self, channel: str, notified: Callable[[], None]) -> None:
+        def wake_first() -> None:
+            if all(self._node_id < other for other in self.registry.others):
+                notified()
+
+        self.feed.listen(channel, wake_first)
 
     @property
     def carries_entries(self) -> bool:

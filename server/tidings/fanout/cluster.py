@@ -121,6 +121,12 @@ class Cluster:
         is not kept. What a commit changed reaches every node all the same, within about 0.2 s.
         """
 
+    def listen(self, channel: str, notified: Callable[[], None]) -> None:
+        """Call `notified` at each NOTIFY of PostgreSQL on a channel, on one of the nodes. Call this before `start`.
+
+        Some may be missed.
+        """
+
     @property
     def carries_entries(self) -> bool:
         """Whether entries that other nodes commit are delivered here soon, so that a missing one may be under way."""

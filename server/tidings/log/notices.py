@@ -94,15 +94,10 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationMessage:
-    """A part of a message between the nodes of an application (`tidings.cluster.applications`)."""
+    """A message between the nodes of an application, encoded by `tidings.cluster.applications`."""
 
     node: str
     """The id of its sender."""
-    number: int
-    """Of the message, among those of its sender."""
-    index: int
-    count: int
-    """The part's place among the message's parts, and how many these are."""
     text: str
 
 
