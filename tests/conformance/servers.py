@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 from tidings.contract.errors import CloseReason
-from tidings.transport.engine_server import EngineServer, KeyScope, Receive, Send
+from tidings.transport.engine_server import EngineServer, Receive, Scope, Send
 from tidings.transport.engine_session import EngineSession
 from tidings.transport.handshake import Handshake, WebSocketOpening
 from tidings.transport.socketio_codecs import ACK, EVENT
@@ -84,7 +84,7 @@ class Application:
         self.path = path
         self.engine = engine
 
-    async def __call__(self, scope: KeyScope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == self.path:
             await self.engine.handle_request(scope, receive, send)
         elif scope["type"] == "http":

@@ -12,8 +12,8 @@ import pytest
 from tests.delivery.support import make_topic, rest
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
+from tidings.fanout import presence
 from tidings_db.engine import StoreUnavailable
-from tidings_db.queries import blocks
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def before_omar_is_announced(
     omar = (await node.node.auth.user("omar")).key
 
     async def once(query: Any) -> Any:
-        of_omar = getattr(query, "func", None) is blocks.blocked_of and omar in query.keywords["user_keys"]
+        of_omar = getattr(query, "func", None) is presence._read and omar in query.keywords["shown"]
         if of_omar and not reached.is_set():
             reached.set()
             await do()

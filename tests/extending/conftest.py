@@ -12,6 +12,7 @@ from typing import Any
 import socketio
 import uvicorn
 
+from tests.support.client import DEADLINE_S
 from tests.support.node import RunningNode, running_node
 from tidings.transport.listening import listen
 
@@ -89,3 +90,17 @@ async def under_uvicorn(app: Any) -> AsyncIterator[str]:
         finally:
             server.should_exit = True
             await asyncio.wait_for(running, 30)
+
+
+async def joined(*nodes: RunningNode) -> None:
+    """Wait until each node knows the others, and they answer."""
+    async with asyncio.timeout(DEADLINE_S):
+        for node in nodes:
+            while len(node.node.cluster.registry.others) < len(nodes) - 1:
+                await node.node.cluster.registry._round()
+            while True:
+                try:
+                    await node.app.sio.participants()
+                    break
+                except TimeoutError:
+                    continue

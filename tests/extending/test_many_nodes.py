@@ -16,6 +16,7 @@ import socketio
 
 from tests.e2e.javascript import run
 from tests.extending.application import GAME, LOBBY, Game, install
+from tests.extending.conftest import joined
 from tests.support.client import DEADLINE_S, Client
 from tests.support.node import RunningNode, running_node
 from tests.support.redis import redis_server
@@ -99,20 +100,6 @@ async def table(database_url: str, data_dir: Path, redis_url: str = "") -> Async
             stack.push_async_callback(player.client.disconnect)
             players.append(player)
         yield Table(nodes, games, players)
-
-
-async def joined(*nodes: RunningNode) -> None:
-    """Wait until each node knows the others, and they answer."""
-    async with asyncio.timeout(DEADLINE_S):
-        for node in nodes:
-            while len(node.node.cluster.registry.others) < len(nodes) - 1:
-                await node.node.cluster.registry._round()
-            while True:
-                try:
-                    await node.app.sio.participants()
-                    break
-                except TimeoutError:
-                    continue
 
 
 @pytest.fixture(params=["postgresql", "redis"])

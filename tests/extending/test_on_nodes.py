@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extending.test_many_nodes import joined
+from tests.extending.conftest import joined
 from tests.support.client import connected, plainly_connected
 from tests.support.node import RunningNode, running_node
 from tests.support.redis import redis_server

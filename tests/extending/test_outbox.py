@@ -153,13 +153,11 @@ async def test_a_commit_waits_for_another_one_that_has_begun(app: Application, n
     )
     await nodes[0].stop()
     await nodes[1].node.outbox.stop()
-    committed: list[int] = []
 
     async def commit(sql: asyncpg.Connection[Any], number: int) -> None:
         async with sql.transaction():
             await sql.execute(PUBLISH, "orders", "order", str(number), None)
             await sql.execute("INSERT INTO own SELECT 1 WHERE $1 = 1", number)
-        committed.append(number)
 
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     await app.observer.execute("SELECT pg_advisory_lock(1)")
@@ -172,7 +170,7 @@ async def test_a_commit_waits_for_another_one_that_has_begun(app: Application, n
     await app.observer.execute("SELECT pg_advisory_unlock(1)")
     await asyncio.gather(first, second)
     await nodes[0].start()
-    assert await app.heard(2) == committed
+    assert await app.heard(2) == [1, 2]
 
 
 async def test_an_event_with_a_client_id_is_delivered_once(app: Application) -> None:
