@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -408,16 +408,25 @@ class GrowthMembers(Scenario):
 
 @dataclass
 class Publishing(Scenario):
-    """An application's events against messages, in one room of one server."""
+    """An application's events against messages, in one room of one server.
+
+    A twentieth is less than a round differs from the next, so there are more and shorter rounds.
+    """
 
     key: str
     title: str
     members: int = 2
     window: int = 1
     server: type[Server] = Tidings
+    parts: int = 4
+    """Of each round of the plan."""
+
+    def rounds(self, plan: Plan) -> int:
+        return super().rounds(plan) * self.parts
 
     def run(self, plan: Plan, directory: Path) -> list[Row]:
-        world = World([list(range(plan.scaled(self.members)))])
+        world, parts = World([list(range(plan.scaled(self.members)))]), self.parts
+        plan = replace(plan, rounds=plan.rounds * parts, seconds=plan.seconds / parts, warmup=plan.warmup / parts)
         with running(self.server, world, directory) as (_, load):
             load.senders([sender(0, self.window, [message_to(0)]), sender(1, self.window, [event_to(0)])])
             results = in_turn(load, plan, (0, 1))
