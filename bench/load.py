@@ -28,6 +28,12 @@ def message_to(room: int) -> list[Any]:
     return [room, f'["message",{{"room_id":"{room_id(room)}","content":"', '"}]', CONTENT]
 
 
+def event_to(room: int) -> list[Any]:
+    """A slot that publishes events to a room; the generator counts them as messages."""
+    before = f'["publish",{{"room_id":"{room_id(room)}","event":"published","data":{{"content":"'
+    return [room, before, '"}}]', CONTENT]
+
+
 def history_of(room: int, before: int, limit: int = 50) -> list[Any]:
     """A slot that reads a page of a room."""
     return [-1, f'["history",{{"room_id":"{room_id(room)}","before":{before},"limit":{limit}}}]', "", 0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.cpu import cpu_seconds, pss_kib
-from bench.load import Load, history_of, message_to, sender
+from bench.load import Load, event_to, history_of, message_to, sender
 from bench.postgresql import inserts_per_second
 from bench.servers import Durable, Fanout, Inserting, Natural, Server, Tidings, TidingsOnPostgreSQL, World, room_id
 
@@ -399,16 +399,43 @@ class GrowthMembers(Scenario):
 
     def run(self, plan: Plan, directory: Path) -> list[Row]:
         world = World([[0, 1], [2, 3]], offline={1: plan.scaled(self.offline, 100)})
-        results: dict[int, list[dict[str, Any]]] = {0: [], 2: []}
         with running(Tidings, world, directory) as (_, load):
-            load.senders([sender(user, 64, [message_to(room)]) for room, user in enumerate(results)])
-            for _ in range(plan.rounds):
-                for user, rounds in results.items():
-                    rounds.append(load.measure(plan.warmup, plan.seconds, only=[user]))
-                    plan.round_done()
-        few, many = (side("Tidings", rounds, cpu_per_message, "acks") for rounds in results.values())
+            load.senders([sender(0, 64, [message_to(0)]), sender(2, 64, [message_to(1)])])
+            few, many = (side("Tidings", rounds, cpu_per_message, "acks") for rounds in in_turn(load, plan, (0, 2)))
         few.name = "none of them"
         return [Row(self.key, self.title, "µs CPU per message", few, many, "≤ 1.2 ×", 1.2, False)]
+
+
+@dataclass
+class Publishing(Scenario):
+    """An application's events against messages, in one room of one server.
+
+    A twentieth is less than a round differs from the next, so there are more and shorter rounds.
+    """
+
+    key: str
+    title: str
+    members: int = 2
+    window: int = 1
+    server: type[Server] = Tidings
+    parts: int = 4
+    """Of each round of the plan."""
+
+    def rounds(self, plan: Plan) -> int:
+        return super().rounds(plan) * self.parts
+
+    def run(self, plan: Plan, directory: Path) -> list[Row]:
+        world, parts = World([list(range(plan.scaled(self.members)))]), self.parts
+        plan = replace(plan, rounds=plan.rounds * parts, seconds=plan.seconds / parts, warmup=plan.warmup / parts)
+        with running(self.server, world, directory) as (_, load):
+            load.senders([sender(0, self.window, [message_to(0)]), sender(1, self.window, [event_to(0)])])
+            results = in_turn(load, plan, (0, 1))
+        rows = []
+        for unit, cost in (("µs", time_per_message), ("µs CPU", cpu_per_message)):
+            messages, events = (side(self.server.name, rounds, cost, "acks") for rounds in results)
+            messages.name = "messages"
+            rows.append(Row(self.key, self.title, f"{unit} per entry", messages, events, "≤ 1.05 ×", 1.05, False))
+        return rows
 
 
 @dataclass
@@ -457,6 +484,20 @@ class GrowthLog(Scenario):
         ]
 
 
+def in_turn(load: Load, plan: Plan, users: Sequence[int]) -> list[list[dict[str, Any]]]:
+    """The rounds of each user, who sends alone."""
+    results: list[list[dict[str, Any]]] = [[] for _ in users]
+    for _ in range(plan.rounds):
+        for user, rounds in zip(users, results, strict=True):
+            rounds.append(load.measure(plan.warmup, plan.seconds, only=[user]))
+            plan.round_done()
+    return results
+
+
+def time_per_message(result: dict[str, Any]) -> float:
+    return float(result["seconds"] * 1e6 / result["acks"])
+
+
 def cpu_per_message(result: dict[str, Any]) -> float:
     return float(result["cpu"] * 1e6 / result["acks"])
 
@@ -483,6 +524,9 @@ SCENARIOS: Sequence[Scenario] = (
     CatchUp(),
     GrowthMembers(),
     GrowthLog(),
+    Publishing("publish", "events: a room of two, 1 in flight"),
+    Publishing("publish-fanout", "events: fan-out to 500, 4 in flight", members=500, window=4),
+    Publishing("publish-postgresql", "events: 1 in flight on PostgreSQL", server=TidingsOnPostgreSQL),
     Sending(
         "pair-postgresql",
         "a room of two, 64 in flight, PostgreSQL",

@@ -317,7 +317,7 @@ static void acknowledged(struct engine *e, struct conn *c, const uint8_t *data, 
 
 static void packet(struct engine *e, struct conn *c, const uint8_t *data, size_t length, uint64_t now) {
     int at = (int)(c - e->conns), shown = (int)(length < 300 ? length : 300);
-    if (starts(data, length, "42[\"message\",")) {
+    if (starts(data, length, "42[\"message\",") || starts(data, length, "42[\"published\",")) {
         c->received++;
         e->counters.messages++;
         if (c->last) look_into(e, c, data, length, now);

@@ -19,8 +19,8 @@ OPENING = frame('0{"sid":"x"}') + frame('40{"sid":"y"}')
 READY = frame('42["ready",{}]')
 
 
-def message(content: str = "", **more: Any) -> bytes:
-    return frame(f'42["message",{json.dumps({"content": content, **more}, separators=(",", ":"))}]')
+def message(content: str = "", name: str = "message", **more: Any) -> bytes:
+    return frame(f'42["{name}",{json.dumps({"content": content, **more}, separators=(",", ":"))}]')
 
 
 def answer(number: int, *, ok: bool = True) -> bytes:

@@ -31,7 +31,8 @@ def test_every_message_is_counted_once_however_tcp_cuts_the_stream() -> None:
     stream = b""
     for n in range(MESSAGES):
         # Lengths on both sides of each header size, and content that looks like another message.
-        stream += message('42["message",{}]' + "x" * (n * 397 % 70_000 if n % 10 == 0 else n % 130))
+        name = "published" if n % 3 else "message"
+        stream += message('42["message",{}]' + "x" * (n * 397 % 70_000 if n % 10 == 0 else n % 130), name)
         stream += NOT_MESSAGES[n % len(NOT_MESSAGES)]
     pongs: list[str] = []
 

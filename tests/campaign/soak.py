@@ -106,6 +106,7 @@ class Visitors:
                 action, fields = self._random.choice(
                     [
                         ("message", {"room_id": self._room, "content": "visiting"}),
+                        ("publish", {"room_id": self._room, "event": "visited", "data": {"by": "a visitor"}}),
                         ("history", {"room_id": self._room, "limit": 20}),
                         ("typing", {"room_id": self._room}),
                         ("get_rooms", {}),

@@ -17,7 +17,7 @@ from websockets.server import ServerProtocol
 from tests.campaign import powercut
 from tests.campaign.__main__ import campaigns
 from tests.campaign.support.lab import Area, Lab, parser, run, slope
-from tests.campaign.support.load import Load, Reader, client_id_of, content_of
+from tests.campaign.support.load import PUBLISHED, Load, Reader, client_id_of, content_of
 from tests.campaign.support.report import BROKEN, ERROR, KEPT, SKIPPED, NotTried, Report, Seen
 from tests.campaign.support.wire import PONG, TEXT, frame
 from tests.crash.checker import Ack, Entry, Law, Send, check
@@ -113,7 +113,7 @@ def test_a_slope_is_computed_by_least_squares() -> None:
 
 
 class MadeUpLoad:
-    """A load with a made-up history: two messages, and one reader with cursors that has both."""
+    """A load with a made-up history: a message and an event, and one reader with cursors that has both."""
 
     def __init__(self) -> None:
         self.load = Load(None, "", 1)  # type: ignore[arg-type]  # no request is sent
@@ -121,12 +121,14 @@ class MadeUpLoad:
         self.log = []
         reader = Reader("ws", "reader0", "d0", exact=True)
         reader.begin()
-        for seq, client_id in enumerate(("writer0-1", "writer0-2"), 1):
+        for seq, (name, kind) in enumerate((("message", "message"), (PUBLISHED, "event")), 1):
+            client_id = f"writer0-{seq}"
             self.load.sends.append(Send("writer0", "r", client_id))
             self.load.acks.append(Ack("writer0", client_id, "r", seq, f"m{seq}"))
-            self.log.append(Entry("r", seq, f"m{seq}", "writer0", client_id, content=client_id))
-            message = {"room_id": "r", "seq": seq, "id": f"m{seq}", "content": content_of(client_id)}
-            reader.take("message", message)
+            self.log.append(Entry("r", seq, f"m{seq}", "writer0", client_id, kind, content=client_id))
+            written = {"content": content_of(client_id)}
+            fields = written if name == "message" else {"event": name, "data": written}
+            reader.take(name, {"room_id": "r", "seq": seq, "id": f"m{seq}", **fields})
         self.reader = reader
         self.load.readers.append(reader)
 

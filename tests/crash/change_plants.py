@@ -9,7 +9,7 @@ from tests.crash.checker import Change, Connection, Entry, History, Law, Recepti
 from tests.crash.plants import Plants, acknowledged, former_members, received, received_also
 
 CHANGE_PLANTS = Plants()
-KINDS = {kind: kind for kind in ("edit", "delete", "reaction")}
+KINDS = {kind: kind for kind in ("edit", "delete", "reaction", "event")}
 
 
 # -- changes of messages ---------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class Law(StrEnum):
 
 
 class Send(NamedTuple):
-    """A message was sent for the first time. Its `client_id` is its content, too."""
+    """A message or an event was sent for the first time. Its `client_id` is its content, too."""
 
     sender: str
     room: str
@@ -73,12 +73,12 @@ class Reception(NamedTuple):
     room: str
     seq: int
     message_id: str | None
-    """Only for a message."""
+    """Only for a message or an event."""
     kind: str = "message"
     about: str | None = None
     """The id of the changed message; or the membership change, as `change:username`."""
     content: str | None = None
-    """The message's content in this event."""
+    """The message's content in this event; the data of an application's event."""
     reactions: tuple[tuple[str, str], ...] = ()
     """(emoji, username)"""
 
@@ -95,7 +95,7 @@ class Entry(NamedTuple):
     about: str | None = None
     """As `Reception.about`."""
     content: str | None = None
-    """The content of a message; empty if it was deleted."""
+    """The content of a message, empty if it was deleted; the data of an application's event."""
     reactions: tuple[tuple[str, str], ...] = ()
 
 
@@ -346,8 +346,8 @@ def _message(
 
 
 def _contents(history: History) -> Iterator[Violation]:
-    """Check the contents of messages that the devices received, on each event and at the end."""
-    current = {entry.message_id: entry for entry in history.log if entry.kind == "message"}
+    """Check the contents of messages and events that the devices received, on each event and at the end."""
+    current = {entry.message_id: entry for entry in history.log if entry.message_id is not None}
     deleted_at = {entry.about: entry.seq for entry in history.log if entry.kind == "delete"}
     known_since = {
         change.about: change.acked

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.crash.load import Load
 
 DELIVERED_EVERY = 25
+PUBLISHED = "order.paid"
+"""The application's event; its data is its `client_id`."""
 
 
 @dataclass(eq=False)
@@ -175,7 +177,7 @@ class Link:
 
 
 class Arrival(NamedTuple):
-    """A message was received on a live connection."""
+    """A message or an event was received on a live connection."""
 
     message_id: str
     link: Link
@@ -188,6 +190,8 @@ def _reception(event: str, payload: dict[str, Any]) -> Reception | None:
     if event == "message":
         reception = Reception(payload["room_id"], payload["seq"], payload["id"])
         return reception._replace(content=payload["content"], reactions=_reactions(payload))
+    if event == PUBLISHED:
+        return Reception(payload["room_id"], payload["seq"], payload["id"], "event", content=payload["data"])
     if event in kinds:
         message = payload["message"]
         reception = Reception(payload["room_id"], payload["seq"], None, kinds[event], message["id"])
@@ -205,11 +209,25 @@ def _reactions(message: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 async def history_of(link: Link, room: str, ids: Mapping[str, str]) -> list[Entry]:
     """A room's messages; `ids`: message id -> `client_id` of each acknowledged message."""
     messages: list[Entry] = []
+    for m in await _pages(link, "history", "messages", room):
+        client_id = m["content"].partition(" ~")[0] or ids.get(m["id"], "?")
+        entry = Entry(room, m["seq"], m["id"], m["sender"], client_id, content=m["content"])
+        messages.append(entry._replace(reactions=_reactions(m)))
+    return messages
+
+
+async def events_of(link: Link, room: str) -> list[Entry]:
+    """A room's application events."""
+    return [
+        Entry(room, event["seq"], event["id"], event["sender"], event["data"], "event", content=event["data"])
+        for event in await _pages(link, "get_events", "events", room)
+    ]
+
+
+async def _pages(link: Link, action: str, field: str, room: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     while True:
-        page = await link.ask("history", room_id=room, after=messages[-1].seq if messages else 0, limit=200)
-        for m in page["messages"]:
-            client_id = m["content"].partition(" ~")[0] or ids.get(m["id"], "?")
-            entry = Entry(room, m["seq"], m["id"], m["sender"], client_id, content=m["content"])
-            messages.append(entry._replace(reactions=_reactions(m)))
+        page = await link.ask(action, room_id=room, after=found[-1]["seq"] if found else 0, limit=200)
+        found += page[field]
         if not page["has_more"]:
-            return messages
+            return found

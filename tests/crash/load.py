@@ -28,7 +28,7 @@ import socketio
 
 from tests.crash.checker import Ack, Change, Entry, History, Send
 from tests.crash.lag import Delivery, LoopLag
-from tests.crash.links import Arrival, Device, Link, history_of
+from tests.crash.links import Arrival, Device, Link, events_of, history_of
 from tests.crash.rooms import DIRECT, GUESTS, READERS, SENDERS, STRANGER, Rooms, devices
 from tests.crash.senders import Sender
 from tests.crash.victims import DEADLINE_S, Life, Node, Target, Victim
@@ -38,6 +38,7 @@ from tests.support.redis import RedisServer
 MOMENTS = {
     "sent": (4, 300),
     "acknowledged": (5, 300),
+    "published": (2, 100),
     "received": (5, 900),
     "replayed": (3, 300),
     "edit": (4, 30),
@@ -112,7 +113,7 @@ class Load:
         self._sends: list[Send] = []
         self._acks: list[Ack] = []
         self._acked_at: dict[str, tuple[Node, float]] = {}
-        """Message id -> by which node and when it was acknowledged, unless it was sent again to another one"""
+        """Id of a message or event -> by which node and when it was acknowledged, unless sent again to another one"""
         self._changes: dict[int, Change] = {}
         self.clock = 0
         """The number of acknowledged changes."""
@@ -363,9 +364,10 @@ class Load:
                 changes = [
                     Entry(room, reception.seq, None, "", None, reception.kind, reception.about)
                     for reception in link.received
-                    if reception.room == room and reception.kind != "message"
+                    if reception.room == room and reception.message_id is None
                 ]
-                log += heapq.merge(await history_of(link, room, ids), changes, key=lambda entry: entry.seq)
+                parts = await history_of(link, room, ids), await events_of(link, room), changes
+                log += heapq.merge(*parts, key=lambda entry: entry.seq)
             await link.end(politely=True)
         moves = {(entry.room, entry.about) for entry in log}
         for room in self.rooms.open:

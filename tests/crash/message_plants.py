@@ -1,4 +1,4 @@
-"""Defects of messages: lost, repeated, swapped, missing or foreign."""
+"""Defects of messages and events: lost, repeated, swapped, missing or foreign."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.crash.plants import (
 )
 
 MESSAGE_PLANTS = Plants()
+KINDS = {"of_a_message": "message", "of_an_event": "event"}
 BY_CURSORS = {"with_cursors": True, "without_cursors": False}
 
 
@@ -29,9 +30,9 @@ def has_cursors(connection: Connection) -> bool:
 # -- a message is lost -----------------------------------------------------------------------------------------------
 
 
-@MESSAGE_PLANTS.breaks(Law.LOST)
-def acknowledged_and_lost_without_a_trace(history: History, rng: Random) -> History:
-    return without(history, acknowledged(history, rng)[1])
+@MESSAGE_PLANTS.breaks(Law.LOST, **KINDS)
+def acknowledged_and_lost_without_a_trace(history: History, rng: Random, kind: str) -> History:
+    return without(history, acknowledged(history, rng, kind)[1])
 
 
 @MESSAGE_PLANTS.breaks(Law.NUMBERED)
@@ -43,10 +44,10 @@ def acknowledged_and_lost_from_the_log(history: History, rng: Random) -> History
 # -- acknowledged before it was durable ------------------------------------------------------------------------------
 
 
-@MESSAGE_PLANTS.breaks(Law.LOST)
-def acknowledged_early_and_its_place_taken(history: History, rng: Random) -> History:
-    """A kill between acknowledgement and commit; the next message got the same seq."""
-    taker, _ = acknowledged(history, rng)
+@MESSAGE_PLANTS.breaks(Law.LOST, **KINDS)
+def acknowledged_early_and_its_place_taken(history: History, rng: Random, kind: str) -> History:
+    """A kill between acknowledgement and commit; the next message or event got the same seq."""
+    taker, _ = acknowledged(history, rng, kind)
     return replace(history, acks=[*history.acks, taker._replace(client_id="lost", message_id="phantom")])
 
 
@@ -55,6 +56,19 @@ def acknowledged_early_then_stored_elsewhere(history: History, rng: Random) -> H
     """The message was repeated after the kill and stored at another position."""
     ack, _ = acknowledged(history, rng)
     return replace(history, acks=[*history.acks, ack._replace(seq=ack.seq - 1, message_id="phantom")])
+
+
+@MESSAGE_PLANTS.breaks(Law.CONVERGED)
+def an_event_received_with_other_data(history: History, rng: Random) -> History:
+    _, entry = acknowledged(history, rng, "event")
+
+    def edit(item: Reception) -> Reception:
+        return item._replace(content="other") if item.message_id == entry.message_id else item
+
+    return replace(
+        history,
+        connections=[replace(one, received=[edit(item) for item in one.received]) for one in history.connections],
+    )
 
 
 @MESSAGE_PLANTS.breaks(Law.DIFFERENT)
@@ -71,9 +85,9 @@ def published_early(history: History, rng: Random) -> History:
 # -- a repeat --------------------------------------------------------------------------------------------------------
 
 
-@MESSAGE_PLANTS.breaks(Law.TWICE)
-def retried_and_stored_twice(history: History, rng: Random) -> History:
-    _, entry = acknowledged(history, rng)
+@MESSAGE_PLANTS.breaks(Law.TWICE, **KINDS)
+def retried_and_stored_twice(history: History, rng: Random, kind: str) -> History:
+    _, entry = acknowledged(history, rng, kind)
     head = history.heads[entry.room] + 1
     duplicate = entry._replace(seq=head, message_id="duplicate")
     log = [*history.log]
@@ -88,6 +102,15 @@ def received_twice(history: History, rng: Random, exactly: bool) -> History:
         receptions.insert(at, receptions[at])
 
     return received(history, rng, lambda item: item.received and has_cursors(item) is exactly, edit)
+
+
+@MESSAGE_PLANTS.breaks(Law.REPEAT)
+def an_event_received_twice(history: History, rng: Random) -> History:
+    def edit(receptions: list[Reception], _: Connection) -> None:
+        at = rng.choice([n for n, item in enumerate(receptions) if item.kind == "event"])
+        receptions.insert(at, receptions[at])
+
+    return received(history, rng, lambda item: any(one.kind == "event" for one in item.received), edit)
 
 
 @MESSAGE_PLANTS.breaks(Law.REPEAT)

@@ -38,9 +38,10 @@ def _with_variant(plant: Plant, variant: Any, history: History, rng: Random) -> 
     return plant(history, rng, variant)
 
 
-def acknowledged(history: History, rng: Random) -> tuple[Ack, Entry]:
-    ack = rng.choice(history.acks)
-    return ack, next(entry for entry in history.log if entry.client_id == ack.client_id)
+def acknowledged(history: History, rng: Random, kind: str = "message") -> tuple[Ack, Entry]:
+    entries = {entry.client_id: entry for entry in history.log if entry.kind == kind}
+    ack = rng.choice([ack for ack in history.acks if ack.client_id in entries])
+    return ack, entries[ack.client_id]
 
 
 def pair(history: History, rng: Random) -> tuple[Entry, Entry]:

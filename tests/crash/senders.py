@@ -1,4 +1,4 @@
-"""Clients that send messages and change them."""
+"""Clients that send messages and events, and change messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import socketio
 
 from tests.crash.checker import Ack, Change, Send
-from tests.crash.links import Device, Link
+from tests.crash.links import PUBLISHED, Device, Link
 from tests.crash.rooms import GUESTS
 from tests.crash.victims import DEADLINE_S, Node
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from tests.crash.load import Load
 
 IN_FLIGHT = 8
-"""Unacknowledged messages of one sender."""
+"""Unacknowledged messages and events of one sender."""
+EVENTS = 0.3
+"""The share of an application's events."""
 CHANGES_IN_FLIGHT = 6
 """Unanswered edits, deletions, reactions and membership changes of one sender."""
 CHANGES = {"edit": 4, "delete": 1, "reaction": 4, "member": 12}
@@ -45,9 +47,9 @@ class Sender:
         self._reacted: set[str] = set()
         self._changing = 0
         self.pending: dict[str, dict[str, str]] = {}
-        """client_id -> payload of each unacknowledged message, in the order of sending"""
+        """client_id -> payload of each unacknowledged message or event, in the order of sending"""
         self._sent_to: dict[str, Node] = {}
-        """client_id -> the node that an unacknowledged message was sent to first"""
+        """client_id -> the node that it was sent to first, while it is unacknowledged"""
 
     @property
     def done(self) -> bool:
@@ -84,7 +86,8 @@ class Sender:
     async def _send(self, link: Link) -> None:
         room, ref = self._rng.choice(self._targets)
         client_id = f"{self._device.user}-{next(self._numbers)}"
-        payload = {**ref, "content": client_id, "client_id": client_id}
+        payload = {**ref, "client_id": client_id}
+        payload |= {"event": PUBLISHED, "data": client_id} if self._rng.random() < EVENTS else {"content": client_id}
         self._load.sends(Send(self._device.user, room, client_id))
         self.pending[client_id] = payload
         self._sent_to[client_id] = link.node
@@ -110,7 +113,7 @@ class Sender:
             payload, value = {"room_id": about, "username": guest}, f"{logged}:{guest}"
         elif kind == "reaction":
             action = "react"
-            visible = [r.message_id for r in link.received[-50:] if r.message_id is not None and r.content]
+            visible = [r.message_id for r in link.received[-50:] if r.kind == "message" and r.content]
             about = rng.choice([*visible, *self._own] or [""])
             if not about or about in self._reacted:
                 return
@@ -135,7 +138,8 @@ class Sender:
             self._changing -= 1
 
     async def _emit(self, link: Link, payload: dict[str, str]) -> None:
-        await link.sio.emit("message", payload, callback=self._answered(payload["client_id"], link.node))
+        action = "publish" if "event" in payload else "message"
+        await link.sio.emit(action, payload, callback=self._answered(payload["client_id"], link.node))
         self._load.observe("sent", link.node)
 
     def _answered(self, client_id: str, node: Node) -> Callable[[dict[str, Any]], None]:
@@ -146,8 +150,11 @@ class Sender:
                 self._load.fail(f"{client_id} was refused: {answer}")
                 return
             data = answer["data"]
-            if self.pending.pop(client_id, None) is not None:
-                self._own[data["id"]] = client_id
+            if (payload := self.pending.pop(client_id, None)) is not None:
+                if "event" in payload:
+                    self._load.observe("published", node)
+                else:
+                    self._own[data["id"]] = client_id
             self.wake()
             ack = Ack(self._device.user, client_id, data["room_id"], data["seq"], data["id"])
             self._load.acknowledged(ack, node, first=self._sent_to.pop(client_id, None) is node)

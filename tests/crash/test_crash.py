@@ -88,7 +88,7 @@ def _check(crashes: Recorded, seed: int) -> None:
     assert crashes.counts["acknowledged"] > 10 * crashes.kills, crashes
     assert crashes.counts["replayed"] > 10 * crashes.kills, crashes
     assert crashes.counts["delivered"] > 0, crashes
-    for kind in ("edit", "delete", "reaction", "member"):
+    for kind in ("edit", "delete", "reaction", "member", "published"):
         assert crashes.kills < KILLS or crashes.counts[kind] >= KILLS // 2, crashes
     violations = check(crashes.history)
     assert not violations, "\n".join(f"{law}: {description}" for law, description in violations[:20])

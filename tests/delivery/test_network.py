@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.delivery.support import BAD, TRANSPORTS, clients_over, fill, make_topic, rest, seqs
 from tests.e2e.javascript import run
-from tests.support.client import Client, LiveClient, PlainClient
+from tests.support.client import DEADLINE_S, Client, LiveClient, PlainClient
 from tests.support.network import Conditions, network
 from tests.support.node import running_node
 
@@ -63,6 +65,51 @@ async def test_a_device_whose_links_are_cut_again_and_again_gets_every_entry_onc
                 received += seqs(client, room_id)
                 assert received == list(range(1, len(received) + 1))
         assert received == list(range(1, 606))
+
+
+@pytest.mark.parametrize("door", [*TRANSPORTS, "plain"])
+async def test_events_among_messages_take_effect_and_arrive_once_over_links_that_are_cut(
+    sqlite_url: str, tmp_path: Path, door: str
+) -> None:
+    """The sender repeats everything without an answer, under its `client_id`."""
+    make = PlainClient if door == "plain" else clients_over(TRANSPORTS[door])["Client"]
+    unanswered: dict[str, tuple[str, dict[str, Any]]] = {}
+    for number in range(60):
+        n = f"c{number}"
+        unanswered[n] = ("publish", {"event": "tick", "data": [n]}) if number % 3 else ("message", {"content": n})
+    names = {n: fields.get("event", action) for n, (action, fields) in unanswered.items()}
+    answered: dict[str, int] = {}
+    received: list[tuple[str, str, int]] = []
+    async with running_node(sqlite_url, tmp_path) as server, network(server.url, BAD, BAD, seed=1) as bad:
+        omar, diego = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, omar, "noticias", diego)
+        for goal in (5, 20, 40, 60):
+            sender: LiveClient = make(bad.url, omar, device="desk")
+            reader: LiveClient = make(bad.url, diego, device="phone", cursors={room_id: len(received)})
+            await sender.connect()
+            await reader.connect(ready=False)
+            answers = {
+                n: sender.send(action, {"room_id": room_id, "client_id": n, **fields})
+                for n, (action, fields) in unanswered.items()
+            }
+            more = goal - len(received)
+            await reader.until(lambda reader=reader, more=more: len(seqs(reader, room_id)) >= more)
+            if goal == 60:
+                await asyncio.wait_for(asyncio.gather(*answers.values()), DEADLINE_S)
+            assert bad.cut() > 0
+            for client in (sender, reader):
+                with contextlib.suppress(Exception):  # closing over a cut link may fail in any way
+                    await client.close()
+            for n in [n for n, answer in answers.items() if answer.done()]:
+                answered[n] = answers[n].result()["data"]["seq"]
+                del unanswered[n]
+            for name, payload in reader.events:
+                if name in ("message", "tick"):
+                    n = payload["content"] if name == "message" else payload["data"][0]
+                    received.append((name, n, payload["seq"]))
+    assert [seq for _, _, seq in received] == list(range(1, 61))
+    assert {n: name for name, n, _ in received} == names
+    assert {n: seq for _, n, seq in received} == answered
 
 
 @pytest.mark.long

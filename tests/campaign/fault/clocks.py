@@ -13,8 +13,9 @@ from pathlib import Path
 from tests.campaign.support.clients import Plain
 from tests.campaign.support.clock import Clock
 from tests.campaign.support.lab import Area, Lab, Server
-from tests.campaign.support.load import load
+from tests.campaign.support.load import load, log_of
 from tests.campaign.support.report import Seen
+from tests.campaign.support.wire import Http
 
 area = Area("clocks and backups")
 WHOLE = "0 lost, 0 twice, no gap, no repeat"
@@ -149,16 +150,8 @@ async def backup_under_load(lab: Lab) -> Seen:
             if n == count - 1:
                 async with lab.server(data_dir=folder, TIDINGS_RATE_LIMITS="off") as other:
                     room_of = {ack.message_id: ack for ack in before}
-                    found: set[str] = set()
-                    for room in traffic.rooms:
-                        after = 0
-                        while True:
-                            path = f"/api/messages?room_id={room}&after={after}&limit=200"
-                            page = (await other.get(path, server.tokens["writer0"])).json()
-                            found |= {m["id"] for m in page["messages"]}
-                            if not page["has_more"]:
-                                break
-                            after = page["messages"][-1]["seq"]
+                    async with Http(other.url, server.tokens["writer0"]) as http:
+                        found = {entry.message_id for entry in await log_of(http, traffic.rooms)}
                     if missing := room_of.keys() - found:
                         wrong.append(f"{len(missing)} acknowledged before are missing")
         violations = await traffic.finish()

@@ -1,14 +1,16 @@
 """Writers with outboxes and readers of several kinds, whose history is judged as in `tests.crash`.
 
-A writer sends one message at a time, under a `client_id`, and repeats it until it is acknowledged or refused for
-good. Readers are connections of `/ws` with cursors, and stock clients: python-socketio's and socket.io-client, each
-with or without cursors, on WebSocket, on polling, and with the upgrade between them. All of them reconnect by
-themselves. At the end everything that they received is compared with the log as read over REST.
+A writer sends one message at a time, or every third time an application's event, under a `client_id`, and repeats it
+until it is acknowledged or refused for good. Readers are connections of `/ws` with cursors, and stock clients:
+python-socketio's and socket.io-client, each with or without cursors, on WebSocket, on polling, and with the upgrade
+between them. All of them reconnect by themselves. At the end everything that they received is compared with the log
+as read over REST.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import json
 import logging
@@ -43,6 +45,8 @@ PAUSE_S = 0.2
 AWAY = (Ended, Refused, TimeoutError, *GONE)
 QUIET = logging.getLogger("tests.campaign.clients")
 QUIET.setLevel(logging.CRITICAL)
+PUBLISHED = "order.paid"
+"""The application's event; its data has the content of a message."""
 KINDS = ("ws", "python websocket", "python polling", "python upgrade", "js websocket", "js polling", "js upgrade")
 
 
@@ -90,9 +94,10 @@ class Reader:
         return brought
 
     def take(self, event: str, payload: Mapping[str, Any]) -> None:
-        if event == "message":
-            one = Reception(payload["room_id"], payload["seq"], payload["id"])
-            self.records[-1].received.append(one._replace(content=client_id_of(payload["content"])))
+        if event in ("message", PUBLISHED):
+            kind, content = _kind_and_content(payload)
+            one = Reception(payload["room_id"], payload["seq"], payload["id"], kind)
+            self.records[-1].received.append(one._replace(content=client_id_of(content)))
             self.cursors[one.room] = max(one.seq, self.cursors.get(one.room, 0))
         elif event == "ready":
             self.readies += 1
@@ -202,7 +207,10 @@ class Load:
                 break
             room, client_id = chance.choice(self.rooms), f"{user}-{number}"
             self.sends.append(Send(user, room, client_id))
-            payload = {"room_id": room, "content": content_of(client_id), "client_id": client_id}
+            payload: dict[str, Any] = {"room_id": room, "client_id": client_id}
+            written = {"content": content_of(client_id)}
+            action = "message" if number % 3 else "publish"
+            payload |= written if action == "message" else {"event": PUBLISHED, "data": written}
             while True:
                 try:
                     if client is None or client.ended.done():
@@ -210,7 +218,7 @@ class Load:
                         client = await asyncio.wait_for(
                             Plain.open(self.url, token, device="writer", on_event=lambda *_: None), ASK_S
                         )
-                    answer = await client.call("message", payload, ASK_S)
+                    answer = await client.call(action, payload, ASK_S)
                 except Refusal as refusal:
                     if not refusal.error.get("retryable"):
                         self.final.append(f"connect: {refusal}")
@@ -371,21 +379,11 @@ class Load:
         )
 
     async def _log(self) -> tuple[list[Entry], dict[str, int]]:
-        log: list[Entry] = []
         heads: dict[str, int] = {}
         async with Http(self.server.url, self.server.tokens["writer0"]) as http:
             for room in (await http.ask("GET", "/api/rooms?member=true&limit=500")).json()["rooms"]:
                 heads[room["room_id"]] = room["last_seq"]
-            for room_id in self.rooms:
-                after, more = 0, True
-                while more:
-                    path = f"/api/messages?room_id={room_id}&after={after}&limit=200"
-                    page = (await http.ask("GET", path)).json()
-                    for m in page["messages"]:
-                        client_id = client_id_of(m["content"])
-                        log.append(Entry(room_id, m["seq"], m["id"], m["sender"], client_id, content=client_id))
-                        after = m["seq"]
-                    more = page["has_more"]
+            log = await log_of(http, self.rooms)
         return log, {room: heads[room] for room in self.rooms}
 
     def told(self, violations: Sequence[Violation]) -> str:
@@ -404,6 +402,32 @@ class Load:
             f"{len(self.acks)} acked{refused}; {entries} entries on {connects} connections"
             f" of {len(self.readers)} readers; longest without ack {self.longest_gap():.1f} s{wrong}{final}"
         )
+
+
+async def log_of(http: Http, rooms: Sequence[str]) -> list[Entry]:
+    """The messages and events of some rooms."""
+    log: list[Entry] = []
+    for room_id in rooms:
+        parts = [await _pages(http, room_id, which) for which in ("messages", "events")]
+        log += heapq.merge(*parts, key=lambda entry: entry.seq)
+    return log
+
+
+async def _pages(http: Http, room_id: str, which: str) -> list[Entry]:
+    found: list[Entry] = []
+    while True:
+        path = f"/api/{which}?room_id={room_id}&after={found[-1].seq if found else 0}&limit=200"
+        page = (await http.ask("GET", path)).json()
+        for one in page[which]:
+            kind, content = _kind_and_content(one)
+            client_id = client_id_of(content)
+            found.append(Entry(room_id, one["seq"], one["id"], one["sender"], client_id, kind, content=client_id))
+        if not page["has_more"]:
+            return found
+
+
+def _kind_and_content(payload: Mapping[str, Any]) -> tuple[str, str]:
+    return ("event", payload["data"]["content"]) if "event" in payload else ("message", payload["content"])
 
 
 def _one_of_each(violations: Sequence[Violation]) -> list[tuple[str, str]]:

@@ -20,11 +20,12 @@ for (const { name, token, device, exact, transports } of given.clients) {
       give(exact ? { token, device, cursors: brought } : { token, device });
     },
   });
-  socket.on("message", (payload) => {
-    const { room_id, seq, id, content } = payload;
-    cursors[room_id] = Math.max(seq, cursors[room_id] ?? 0);
-    tell({ event: "message", payload: { room_id, seq, id, content } });
-  });
+  for (const event of ["message", "order.paid"]) {
+    socket.on(event, (payload) => {
+      cursors[payload.room_id] = Math.max(payload.seq, cursors[payload.room_id] ?? 0);
+      tell({ event, payload });
+    });
+  }
   socket.on("ready", ({ reset }) => tell({ event: "ready", payload: { reset } }));
   socket.on("closing", (payload) => {
     // After `reconnect: false` a stock client stays away; nothing here may lead to that.
