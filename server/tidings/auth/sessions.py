@@ -335,13 +335,13 @@ class Auth:
         return Principal(user.key, user.username, key.session_key, key.sid, key.expires_at, key_name=key.username)
 
     async def service(self, raw_name: str) -> Principal:
-        """An account of the server itself, without a password. If the name is taken, a random suffix is added."""
+        """An account of the server itself, that nobody can sign in to. If the name is taken, a suffix is added."""
 
         def create(conn: Transaction) -> Principal:
             for username in (raw_name, f"{raw_name}-{secrets.token_hex(8)}"):
-                users.add(conn, username, None, now_ms())
+                users.add(conn, username, None, now_ms(), service=True)
                 user = users.by_key(conn, names.username_key(username))
-                if user is not None and user.password_hash is None:
+                if user is not None and user.service:
                     return Principal(user.key, user.username, NO_SESSION, "", 0)
             raise ActionError(ErrorCode.UNAVAILABLE, "no name is free")
 
