@@ -209,6 +209,24 @@ async def test_an_application_signs_its_own_users_in(tmp_path: Path, monkeypatch
             assert eva.of("ready")[0]["display_name"] == "Eva María"
             await module["server"].tidings.disconnect("eva")
             assert (await eva.event("closing"))["reconnect"] is False
+        (tmp_path / "node_modules").symlink_to(SCRIPTS / "node_modules")
+        script = (
+            'import * as client from "socket.io-client";\n'
+            "const url = process.argv[2];\n"
+            "const io = (options) => client.io(url, options);\n"
+            "const fetch = (path, options) => globalThis.fetch(url + path, options);\n"
+            f"{block('js', 'forgetIf')}"
+            "const ready = () => new Promise((resolve) => socket.once('ready', resolve));\n"
+            "await ready();\n"
+            "await socket.emitWithAck('logout');\n"
+            "console.log((await ready()).username);\n"
+            "token = 'invalid';\n"
+            "socket.disconnect().connect();\n"
+            "console.log((await ready()).username);\n"
+            "socket.disconnect();\n"
+        )
+        (tmp_path / "page.mjs").write_text(script)
+        assert await shell(f"'{node()}' page.mjs {url}", url) == "eva\neva\n"
 
 
 def test_the_table_of_the_api_has_every_method_with_its_arguments() -> None:

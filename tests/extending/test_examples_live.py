@@ -66,13 +66,18 @@ async def test_the_page_of_the_dashboard_shows_every_figure_over_a_restart() -> 
     async with AsyncExitStack() as first, AsyncExitStack() as last:
         port = port_of(first)
         url = await first.enter_async_context(under_uvicorn(dashboard().app, port))
+        restarted = dashboard()
 
         async def restart() -> None:
             await first.aclose()
-            await last.enter_async_context(under_uvicorn(dashboard().app, port))
+            await last.enter_async_context(under_uvicorn(restarted.app, port))
+
+        async def withdraw() -> None:
+            for member in await restarted.server.tidings.members("figures"):
+                await restarted.server.tidings.disconnect(member.username)
 
         given = {"url": url, "chromium": browser, "playwright": str(PLAYWRIGHT)}
-        await run("dashboard.mjs", given, {"restart": restart})
+        await run("dashboard.mjs", given, {"restart": restart, "withdraw": withdraw})
 
 
 @pytest.mark.usefixtures("environment")

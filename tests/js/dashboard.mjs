@@ -1,6 +1,7 @@
 // A browser shows examples/dashboard.html, without a gap over a restart of the server.
 //
-// Given: `url`, `chromium` (its path), and `playwright` (the file of playwright-core). Asks for a restart.
+// Given: `url`, `chromium` (its path), and `playwright` (the file of playwright-core). Asks for a restart,
+// and for the end of the page's session.
 import { createRequire } from "node:module";
 import { assert, given, please } from "./support.mjs";
 
@@ -32,8 +33,11 @@ await please("restart");
 const after = await from(before[0] + 20);
 assertNoGap(after);
 assert.ok(after.includes(before[0]), "what was shown before the restart is still there");
+await please("withdraw");
+const signedInAgain = await from(after[0] + 20);
+assertNoGap(signedInAgain);
 await page.reload();
-assertNoGap(await from(after[0] + 5));
+assertNoGap(await from(signedInAgain[0] + 5));
 await browser.close();
 console.log(JSON.stringify({ finished: "dashboard" }));
 process.exit(0);
