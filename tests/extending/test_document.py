@@ -136,13 +136,14 @@ async def test_the_ways_to_mount_it_work_as_printed(
 
 @asynccontextmanager
 async def printed(
-    containing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *containing: str
 ) -> AsyncIterator[tuple[dict[str, Any], str]]:
-    """A program of the document that runs in an empty folder: its names, and its URL."""
+    """A program of the document, of one block or several, that runs in an empty folder: its names, and its URL."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIDINGS_LOG_LEVEL", "warning")
     module: dict[str, Any] = {}
-    exec(block("python", containing), module)
+    for part in containing:
+        exec(block("python", part), module)
     async with under_uvicorn(module["app"]) as url:
         async with httpx.AsyncClient(base_url=url, timeout=30) as http:
             assert (await http.get("/health/ready")).is_success
@@ -166,7 +167,7 @@ async def test_an_event_arrives_from_the_application_from_a_client_and_over_http
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "node_modules").symlink_to(SCRIPTS / "node_modules")
-    async with printed("order.paid", tmp_path, monkeypatch) as (module, url):
+    async with printed(tmp_path, monkeypatch, "order.paid") as (module, url):
         api = module["server"].tidings
         await api.user("diego", create=True)
         script = (
@@ -202,7 +203,7 @@ async def test_an_event_arrives_from_the_application_from_a_client_and_over_http
 
 
 async def test_an_application_signs_its_own_users_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with printed("signed_in", tmp_path, monkeypatch) as (module, url):
+    async with printed(tmp_path, monkeypatch, "signed_in", "exception_handler") as (module, url):
         async with httpx.AsyncClient(base_url=url, timeout=30) as http:
             token = (await http.post("/token")).json()["token"]
         async with connected(url, token) as eva:
@@ -227,6 +228,10 @@ async def test_an_application_signs_its_own_users_in(tmp_path: Path, monkeypatch
         )
         (tmp_path / "page.mjs").write_text(script)
         assert await shell(f"'{node()}' page.mjs {url}", url) == "eva\neva\n"
+        module["signed_in"] = lambda _: ("server", "Not the server")
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            answer = await http.post("/token")
+            assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
 
 def test_the_table_of_the_api_has_every_method_with_its_arguments() -> None:
