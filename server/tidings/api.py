@@ -5,8 +5,8 @@ Each method is an action, taken by an account of the server itself that may do w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection as Transaction
@@ -19,6 +19,8 @@ from tidings.contract.actions import SubjectInRoom
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.models import Member, Message, Posting, Profile, Published, Room, UserToken
 
+T = TypeVar("T")
+
 
 class ServerApi:
     """The server's API for an application. It works on every node, while the node runs.
@@ -26,7 +28,7 @@ class ServerApi:
     A `room` is a `room_id`, or the name of a topic. `sender` is a username: the user as whom the server acts, with
     that user's rights; None: the server's own account, which needs no membership.
 
-    All methods may raise `ActionError`, with a `code` of the contract, or `StoreUnavailable`.
+    All methods may raise `ActionError`, with a `code` of the contract.
     """
 
     def __init__(self, parts: Parts, dispatcher: Dispatcher) -> None:
@@ -109,13 +111,12 @@ class ServerApi:
         def find(conn: Transaction) -> bool:
             return is_member(conn, room, username)
 
-        return await self._parts.db.read(find)
+        return await self._done(self._parts.db.read(find))
 
     async def rooms_of(self, username: str) -> list[str]:
         """The ids of the rooms of a user."""
-        user = await self._parts.auth.user(username)
-
-        return await self._parts.db.read(lambda conn: room_ids_of(conn, user.key))
+        user = await self._done(self._parts.auth.user(username))
+        return await self._done(self._parts.db.read(lambda conn: room_ids_of(conn, user.key)))
 
     async def members(self, room: str) -> list[Member]:
         """All members of a room, by username."""
@@ -145,25 +146,35 @@ class ServerApi:
     async def _in_room(
         self, action: str, room: str, payload: dict[str, Any], sender: str | None = None
     ) -> dict[str, Any]:
-        room_id = await self._parts.db.read(lambda conn: room_id_of(conn, room))
+        room_id = await self._done(self._parts.db.read(lambda conn: room_id_of(conn, room)))
         # A name may also be that of a user, whose conversation the action finds.
         ref = {"topic_name": room} if room_id is None else {"room_id": room_id}
         return await self._ask(action, ref | payload, sender)
 
     async def _room_id(self, room: str) -> str:
         """The id of a room. Raises `not_found`."""
-        room_id = await self._parts.db.read(lambda conn: room_id_of(conn, room))
+        room_id = await self._done(self._parts.db.read(lambda conn: room_id_of(conn, room)))
         if room_id is None:
             raise ActionError(ErrorCode.NOT_FOUND, "no such room")
         return room_id
 
     async def _ask(self, action: str, payload: dict[str, Any], sender: str | None = None) -> dict[str, Any]:
-        context = Context(self._parts, await self._caller(sender))
+        context = Context(self._parts, await self._done(self._caller(sender)))
         answer = (await self._dispatcher.execute(action, payload, context, gateway="rest")).result()
         for callback in context.afterwards:
             callback()
         data: dict[str, Any] = answer
         return data
+
+    async def _done(self, access: Awaitable[T]) -> T:
+        """The result of an access to the database outside an action. Fails as an action does."""
+        try:
+            return await access
+        except ActionError:
+            raise
+        except Exception as error:
+            described = self._dispatcher.describe(error, "app.tidings")
+            raise ActionError(described.code, described.message, **described.details) from error
 
     async def _caller(self, username: str | None) -> Principal:
         if self._account is None:

@@ -181,6 +181,8 @@ def _make_admin(conn: Transaction) -> None:
 async def test_a_key_signs_users_in_and_out(people: People) -> None:
     idp = await backend(people, KeyScope.USERS)
     assert await idp.code("POST", "/api/users/eva/token") == "not_found"
+    assert await idp.code("PUT", "/api/users/backend", display_name="x") == "conflict"  # its own, or another key's
+    assert await idp.code("POST", "/api/users/backend/token") == "forbidden"
     profile = await idp.ask("PUT", "/api/users/eva", display_name="Eva María")
     assert (profile["username"], profile["display_name"]) == ("eva", "Eva María")
     for name, expected in (("", "invalid"), ("x" * 65, "invalid"), ("a\u202eb", "invalid"), (7, "invalid")):

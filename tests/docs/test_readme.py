@@ -94,7 +94,7 @@ async def test_the_terminal_snippet_delivers_to_an_offline_user(node: RunningNod
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
 async def test_the_curl_snippet_sends_once_even_if_repeated(node: RunningNode, tmp_path: Path) -> None:
-    script = snippet("sh", "curl", node.url)
+    script = snippet("sh", "$api/register", node.url)
     assert "--json" not in script  # since curl 7.82; Ubuntu 22.04 has 7.81
     send = script[script.rindex("\ncurl ") :]
     quiet = (script + send).replace("curl ", "curl -sS ")
@@ -109,9 +109,25 @@ async def test_the_curl_snippet_sends_once_even_if_repeated(node: RunningNode, t
         assert [(m["sender"], m["content"]) for m in history["messages"]] == [("satoshi", "Hola")]
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+async def test_the_backend_snippet_publishes_once_even_if_repeated(
+    node: RunningNode, sqlite_url: str, tmp_path: Path
+) -> None:
+    script = snippet("sh", "tidings key", node.url)
+    settings = f"export TIDINGS_DATA_DIR='{tmp_path}' TIDINGS_DATABASE_URL='{sqlite_url}'\n"
+    quiet = settings + script.replace("curl ", "curl -sS ")
+    async with connected(node.url, await node.register("omar")) as omar:
+        await omar.ask("create", topic_name="noticias")
+        for _ in range(2):  # with another key of the same name
+            answer = json.loads(await run("bash", "-euc", quiet, cwd=ROOT, state=tmp_path))
+            assert (answer["event"], answer["seq"]) == ("order.paid", 1)
+        event = await omar.event("order.paid")
+        assert (event["seq"], event["sender"], event["data"]) == (1, "order-desk", {"id": 17})
+
+
 def test_every_snippet_except_the_start_of_the_server_is_run_by_a_test() -> None:
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
-    marks = {"make run", "tidings-chat", "curl", "socket.io-client", "import socketio"}
+    marks = {"make run", "tidings-chat", "$api/register", "tidings key", "socket.io-client", "import socketio"}
     assert [sum(mark in block for mark in marks) for _, block in blocks] == [1] * len(marks)
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
     assert {"run", "test", "test-all"} <= set(targets)

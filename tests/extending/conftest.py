@@ -80,10 +80,10 @@ async def on_tidings(
 
 
 @asynccontextmanager
-async def under_uvicorn(app: Any) -> AsyncIterator[str]:
-    """The application under uvicorn; yields its URL."""
+async def under_uvicorn(app: Any, port: int = 0) -> AsyncIterator[str]:
+    """The application under uvicorn; yields its URL. Port 0: any free port."""
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5))
-    with listen("127.0.0.1", 0) as socket:
+    with listen("127.0.0.1", port) as socket:
         running = asyncio.create_task(server._serve([socket]))  # `serve` would take pytest's signals
         try:
             yield f"http://127.0.0.1:{socket.getsockname()[1]}"

@@ -12,6 +12,7 @@ from tests.support.client import connected
 from tests.support.node import RunningNode, running_node
 from tidings.contract.errors import ActionError
 from tidings.contract.models import Posting
+from tidings_db.failures import StoreUnavailable
 
 
 @pytest.fixture
@@ -76,6 +77,49 @@ async def test_the_errors_of_the_api_are_those_of_the_contract(node: RunningNode
         with pytest.raises(ActionError) as refused:
             await attempt
         assert refused.value.code == code, attempt
+
+
+async def test_a_store_that_is_away_is_an_error_of_the_contract(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = node.app.tidings
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    for kind in ("write", "read"):  # the first call of all writes: it creates the server's account
+        monkeypatch.setattr(node.node.database, kind, away)
+        with pytest.raises(ActionError) as refused:
+            await api.create_room("orders")
+        assert refused.value.code == "unavailable"
+    for attempt in (
+        api.publish("orders", "x", 1),
+        api.add_member("orders", "omar"),
+        api.is_member("orders", "omar"),
+        api.rooms_of("omar"),
+        api.members("orders"),
+        api.user("omar"),
+    ):
+        with pytest.raises(ActionError) as refused:
+            await attempt
+        assert refused.value.code == "unavailable"
+
+
+async def test_a_user_of_the_application_cannot_be_the_account_of_the_server(node: RunningNode) -> None:
+    api = node.app.tidings
+    await api.create_room("orders", is_private=True)
+    for attempt, code in ((api.user("Server", create=True), "conflict"), (api.token("server"), "forbidden")):
+        with pytest.raises(ActionError) as refused:
+            await attempt
+        assert refused.value.code == code
+    assert await api.is_member("orders", "server")
+
+
+async def test_the_account_of_the_server_is_not_that_of_a_user_with_its_name(sqlite_url: str, tmp_path: Path) -> None:
+    async with running_node(sqlite_url, tmp_path) as node:
+        await node.node.auth.find_or_create("server")  # as an identity provider or an administrator makes one
+        await node.app.tidings.create_room("orders", is_private=True)
+        assert not await node.app.tidings.is_member("orders", "server")
 
 
 async def test_an_application_is_not_held_up_by_the_rates_of_users(node: RunningNode) -> None:

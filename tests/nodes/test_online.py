@@ -21,8 +21,9 @@ from tests.support.node import SECRET_KEY, RunningNode, running_node
 from tests.support.process import ServerProcess
 from tidings.actions import context
 from tidings.cluster import online, room_counts
-from tidings_db.queries import blocks, users
+from tidings.fanout import presence
 from tidings_db.queries import nodes as registered
+from tidings_db.queries import users
 
 LEASE_S = 1.0
 
@@ -267,7 +268,7 @@ async def test_a_user_who_was_blocked_on_one_node_is_not_shown_online_by_another
         async def then_block(query: Any) -> Any:
             nonlocal reads
             answer = await read(query)
-            if getattr(query, "func", None) is blocks.blocked_of and omar_key in query.keywords["user_keys"]:
+            if getattr(query, "func", None) is presence._read and omar_key in query.keywords["shown"]:
                 reads += 1
                 if reads == 1:
                     assert (await http.post("/api/blocks", json={"username": "diego"})).is_success

@@ -36,11 +36,13 @@ _NO_USER = {ErrorCode.NOT_FOUND: "no such user"}
     limit=Limit.READS,
     live=False,
     admin=True,
-    errors={ErrorCode.CONFLICT: "the name is taken by a topic, or looks like another user's"},
+    errors={ErrorCode.CONFLICT: "the name is taken by a topic, a key or the server, or looks like another user's"},
 )
 async def put_user(ctx: Context, req: PutUser) -> Profile:
     """Create a user without a password, or change their display name. Needs no registration."""
     user = await ctx.auth.find_or_create(names.username(req.username))
+    if user.service:
+        raise ActionError(ErrorCode.CONFLICT, f"{user.username} is the name of a key or of the server")
     if "display_name" in req.model_fields_set:
         display_name = None if req.display_name is None else names.display_name(req.display_name)
         await ctx.db.write(lambda conn: users.set_display_name(conn, user.key, display_name))
@@ -55,13 +57,16 @@ async def put_user(ctx: Context, req: PutUser) -> Profile:
     limit=Limit.READS,
     live=False,
     admin=True,
-    errors=_NO_USER | {ErrorCode.FORBIDDEN: "you are not an administrator; the user is disabled"},
+    errors=_NO_USER
+    | {ErrorCode.FORBIDDEN: "you are not an administrator; the user is disabled, a key's or the server's"},
 )
 async def create_token(ctx: Context, req: MakeToken) -> UserToken:
     """Sign a user in: a token of a new session, to be handed to their client."""
     user = await ctx.auth.user(req.username)
     if user.disabled:
         raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is disabled")
+    if user.service:
+        raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is a key's or the server's, and does not sign in")
     token, expires_at = await ctx.auth.sign_in(user, None if req.minutes is None else req.minutes * 60_000)
     return UserToken(token=token, expires_at=timestamp(expires_at))
 

@@ -343,7 +343,7 @@ class Auth:
         return replace(await self.service(SERVER), scopes=scopes, granted=granted_by(scopes))
 
     async def service(self, raw_name: str) -> Principal:
-        """An account of the server itself, without a password. If the name is taken, a suffix is added."""
+        """An account of the server itself, that nobody can sign in to. If the name is taken, a suffix is added."""
 
         def create(conn: Transaction) -> Principal:
             # First a name that every node finds again.

@@ -5,6 +5,7 @@ import type {
   ActionError,
   Actions,
   Answer,
+  ApplicationEvent,
   ClientToServerEvents,
   CloseReason,
   ConnectAuth,
@@ -45,6 +46,23 @@ socket.on("member", ({ seq }) => {
 });
 // @ts-expect-error: no such event
 socket.on("massage", () => {});
+
+// -- events of an application, as docs/protocol.md declares them
+
+interface OrderEvents {
+  "order.paid": (event: ApplicationEvent & { data: { id: number } }) => void;
+}
+const orders: Socket<ServerToClientEvents & OrderEvents, ClientToServerEvents> = io("http://127.0.0.1:8000", { auth });
+
+orders.on("order.paid", ({ room_id, seq, data }) => {
+  const id: number = data.id;
+  // @ts-expect-error: left out if it is transient
+  const certain: number = seq;
+  void [room_id, id, certain];
+});
+orders.on("message", ({ seq }) => void seq);
+// @ts-expect-error: not declared
+orders.on("order.lost", () => {});
 
 // -- actions
 
