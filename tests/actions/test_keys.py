@@ -158,6 +158,10 @@ async def test_a_key_acts_as_a_user_with_that_users_rights_and_the_audit_log_say
     assert await plain.code("GET", "/api/rooms", act="omar") == "forbidden"
     token = await people.server.node.auth.token_for("root")
     await people.server.node.database.write(_make_admin)
+    assert await support.code("POST", "/api/users/root/token") == "forbidden", (
+        "a key does not become an administrator"
+    )
+    assert await support.code("GET", "/api/audit", act="root") == "forbidden"
     headers = {"Authorization": f"Bearer {token[0]}"}
     async with httpx.AsyncClient(base_url=people.server.url, verify=NO_TLS, headers=headers) as http:
         pages = [(await http.get("/api/audit", params={"limit": 3})).json()]
@@ -168,6 +172,8 @@ async def test_a_key_acts_as_a_user_with_that_users_rights_and_the_audit_log_say
         ("support", "diego", "message", {"room_id": room_id}),
         ("support", None, "put_user", {"username": "eva", "display_name": "Eva María"}),
         ("support", None, "admin_disable_user", {"username": "diego"}),
+        ("support", None, "create_token", {"username": "root"}),
+        ("support", "root", "get_audit", {}),
     ]
     assert pages[1]["next"] is None
 

@@ -87,13 +87,13 @@ async def test_a_key_works_on_both_nodes_until_it_is_revoked_on_one(two: Two) ->
 async def test_posting_and_display_names_hold_on_the_other_node(two: Two) -> None:
     here, there = two
     diego = await there.register("diego")
-    room = await here.app.tidings.create_room("news", usernames=["diego"])
-    omar = await here.app.tidings.user("omar", create=True, display_name="Omar García")
-    await here.app.tidings.add_member("news", omar.username)
+    await here.app.tidings.user("ana", create=True)
+    await here.app.tidings.user("omar", create=True, display_name="Omar García")
+    room = await here.app.tidings.create_room("news", usernames=["diego", "omar"], owner="ana")
     async with connected(there.url, diego) as client:
         await client.ask("message", room_id=room.room_id, content="before")
         async with asyncio.timeout(30):
-            token = (await here.app.tidings.token("server")).token
+            token = (await here.app.tidings.token("ana")).token
             async with connected(here.url, token) as owner:
                 await owner.ask("set_posting", room_id=room.room_id, posting="moderators")
         assert (await client.event("room_changed"))["posting"] == "moderators"

@@ -58,7 +58,10 @@ async def put_user(ctx: Context, req: PutUser) -> Profile:
     live=False,
     admin=True,
     errors=_NO_USER
-    | {ErrorCode.FORBIDDEN: "you are not an administrator; the user is disabled, a key's or the server's"},
+    | {
+        ErrorCode.FORBIDDEN: "you are not an administrator; the user is disabled, a key's or the server's; a key asks"
+        " for an administrator"
+    },
 )
 async def create_token(ctx: Context, req: MakeToken) -> UserToken:
     """Sign a user in: a token of a new session, to be handed to their client."""
@@ -67,6 +70,8 @@ async def create_token(ctx: Context, req: MakeToken) -> UserToken:
         raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is disabled")
     if user.service:
         raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is a key's or the server's, and does not sign in")
+    if user.admin and ctx.principal.scopes is not None:
+        raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is an administrator, who signs in by themselves")
     token, expires_at = await ctx.auth.sign_in(user, None if req.minutes is None else req.minutes * 60_000)
     return UserToken(token=token, expires_at=timestamp(expires_at))
 
