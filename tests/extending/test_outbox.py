@@ -15,6 +15,7 @@ import pytest
 from tests.delivery.support import make_topic
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
+from tests.support.process import ServerProcess
 from tests.support.redis import redis_server
 from tidings.contract import events
 from tidings.contract.actions import MAX_EVENT_DATA
@@ -331,3 +332,31 @@ async def test_a_node_with_redis_is_woken_too(postgresql_url: str, tmp_path: Pat
         async with application(postgresql_url, node, node) as app:
             await app.publish(1)
             assert await app.heard(1) == [1]
+
+
+async def test_a_server_that_is_killed_after_each_commit_misses_and_doubles_nothing(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    server = ServerProcess(tmp_path, TIDINGS_DATABASE_URL=postgresql_url)
+    await server.start()
+    token = await server.register("omar")
+    await make_topic(server.url, token, "orders")
+    sql = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
+    try:
+        for number in range(ROUNDS):
+            async with sql.transaction():
+                for part in range(5):
+                    await sql.execute(PUBLISH, "orders", "order", str(5 * number + part), None)
+            for _ in range(number % 7):  # so that the delivery is interrupted at various points
+                await sql.fetchval("SELECT count(*) FROM outbox")
+            await server.kill()
+            await server.start()
+        async with connected(server.url, token) as omar:
+            await omar.until(lambda: len(omar.of("order")) >= 5 * ROUNDS)
+            await sql.execute(PUBLISH, "orders", "last", "0", None)
+            await omar.event("last")
+            assert [payload["data"] for payload in omar.of("order")] == list(range(5 * ROUNDS))
+        assert await sql.fetchval("SELECT count(*) FROM outbox") == 0
+    finally:
+        await sql.close()
+        await server.kill()
