@@ -309,8 +309,8 @@ def _loops_of_a_node(url: str, **changes: Any) -> list[str]:
     return names
 
 
-OF_NODES = {"tidings.feed", "tidings.nodes", "tidings.online"}
-"""Loops that every node has, and that run only on PostgreSQL, where there may be several nodes."""
+OF_NODES = {"tidings.feed", "tidings.nodes", "tidings.online", "tidings.outbox"}
+"""Loops that every node has, and that run only on PostgreSQL."""
 LOOPS = [name for name in _loops_of_a_node("") if name not in OF_NODES]
 LOOPS_ON_POSTGRESQL = _loops_of_a_node("postgresql://host/database")
 REDIS = {"redis_url": "unix:///there/is/none"}
