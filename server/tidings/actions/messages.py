@@ -51,7 +51,7 @@ REACTION_WEIGHT = 8
     response=Message,
     limit=Limit.SENDS,
     errors={
-        ErrorCode.INVALID: "`reply_to` names no message of the room",
+        ErrorCode.INVALID: "`content` is empty, and there is no `data`; `reply_to` names no message of the room",
         ErrorCode.FORBIDDEN: MAY_NOT_WRITE,
         ErrorCode.TOO_LARGE: f"{_TOO_LARGE}; this first message to a user would create a conversation, and you are in"
         " the maximum number of rooms",
@@ -64,6 +64,8 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
     With a `client_id` the message takes effect once, however often it is sent. The first message to a user creates
     the direct conversation.
     """
+    if not req.content and req.data is None:
+        raise invalid("content", "empty, and there is no data")
     data = None if req.data is None else encode_data(req.data, MAX_DATA)
     ctx.count_content(req.content if data is None else req.content + data)
     room_key = await ctx.room_to_write(req, req.reply_to)

@@ -19,11 +19,9 @@ from pydantic import (
     JsonValue,
     SkipValidation,
     StringConstraints,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticKnownError
 
 from tidings.contract.events import is_reserved
 from tidings.contract.models import Posting, Role, RoomKind, Timestamp
@@ -199,19 +197,11 @@ class Invite(SubjectInRoom):
     pass
 
 
-def _need_content(content: str, info: ValidationInfo) -> str:
-    if not content and info.data.get("data") is None:
-        raise PydanticKnownError("string_too_short", {"min_length": 1})
-    return content
-
-
 class SendMessage(RoomRef):
-    data: MessageData = None
     content: ContentBesideData
+    data: MessageData = None
     client_id: ClientId | None = Field(default=None, examples=["4f0c6a52-hola-1"])
     reply_to: Id | None = Field(default=None, description="`id` of a message in the same room")
-
-    _content_or_data = field_validator("content")(_need_content)
 
 
 class Edit(Payload):

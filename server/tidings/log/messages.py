@@ -45,7 +45,8 @@ class AppendMessage(Operation[dict[str, Any]]):
 
     @property
     def size(self) -> int:
-        return 512 + text_bytes(self.content) + text_bytes(self.data or "")
+        size = 512 + (len(self.content) if self.content.isascii() else 4 * len(self.content))
+        return size if self.data is None else size + text_bytes(self.data)
 
     @property
     def names(self) -> int:
