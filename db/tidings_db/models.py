@@ -236,6 +236,7 @@ class InvitationLink(Base, table=True):
 
 _HAS_CLIENT_ID = text("client_id IS NOT NULL")
 _IS_EVENT, _IS_MESSAGE = text("kind = 'event'"), text("kind = 'message'")
+_IS_STREAMING = text("state IN ('streaming', 'stopping')")
 
 
 class Entry(Base, table=True):
@@ -253,6 +254,7 @@ class Entry(Base, table=True):
         # So that a page of one kind is not searched among thousands of entries of the other.
         Index("ix_entry_event", "room_id", "seq", sqlite_where=_IS_EVENT),
         Index("ix_entry_message", "room_id", "seq", sqlite_where=_IS_MESSAGE),
+        Index("ix_entry_streaming", "room_id", "seq", sqlite_where=_IS_STREAMING),
         {"sqlite_with_rowid": False},
     )
 
@@ -282,6 +284,11 @@ class Entry(Base, table=True):
     reactions: str | None = Field(default=None, sa_type=Text, description="JSON, of a message: emoji -> usernames")
     data: str | None = Field(
         default=None, sa_type=Text, description="JSON: what an application attached to a message, or published"
+    )
+    state: str | None = Field(
+        default=None,
+        description="Of a message: streaming, stopping (a member has asked its author to stop), or interrupted; None:"
+        " complete",
     )
 
 

@@ -17,6 +17,7 @@ from tidings.actions.access import Directory
 from tidings.actions.context import Parts
 from tidings.actions.dispatch import Dispatcher, Registry
 from tidings.actions.echo_channel import EchoChannel
+from tidings.actions.stream_authors import StreamAuthors
 from tidings.auth.attempts import Attempts, MemoryStore, Rates, attempt_rates, kept_ms
 from tidings.auth.external import ExternalTokens, key_from
 from tidings.auth.limits import Limit, Limits
@@ -54,6 +55,7 @@ from tidings.log.outbox import Outbox
 from tidings.log.purge import Purge
 from tidings.log.quotas import Quotas
 from tidings.log.retention import RETENTION_S, Retention
+from tidings.log.streams import Interruptions
 from tidings.monitoring.gauges import (
     ConnectionRecorder,
     register_fanout,
@@ -103,6 +105,8 @@ class NodeOptions:
     """Options of `ExternalTokens` (`clock`, `fetch_s`)."""
     echo: Mapping[str, float] = field(default_factory=dict)
     """Options of the echo channel (`answer_s`, `idle_s`)."""
+    streams: Mapping[str, float] = field(default_factory=dict)
+    """Options of streams without appends (`silence_s`, `check_s`)."""
     webhooks: Mapping[str, Any] = field(default_factory=dict)
     """Options of the delivery of webhooks (`check_s`, `answer_s`, `first_retry_s`, `clock`)."""
 
@@ -160,6 +164,8 @@ class Node:
         )
         followers = self.indexer, self.webhooks
         self.journal = Journal(self.database, self.delivery, self.cursors, followers, self.metrics, quotas)
+        self.authors = StreamAuthors(self.journal, self.hub.streams)
+        self.interruptions = Interruptions(self.database, self.journal, self.auth.server, **options.streams)
         self.outbox = Outbox(self.database, self.journal, self.auth.server)
         self.epochs: Epochs = Epochs(
             self.database,
@@ -188,6 +194,7 @@ class Node:
                 (self.journal.loop, self.hub.head_check, self.sessions.loop, *self.cluster.loops),
                 self.cluster,
             ),
+            self.authors,
             Limits({kind: settings.rates[kind] for kind in Limit}) if settings.limited else None,
         )
         self.dispatcher = Dispatcher(registry, unavailable=(StoreUnavailable,), metrics=self.metrics, logs=self.logs)
@@ -215,6 +222,7 @@ class Node:
             "the check of applications' users": self.application_users,
             "retention": self.retention,
             "the purge": self.purge,
+            "the end of silent streams": self.interruptions,
             "the trim of memory": self.memory_trim,
         }
         self._stack = AsyncExitStack()
@@ -283,6 +291,7 @@ class Node:
             self.auth.passwords.drain()
             await self._stop_part("the echo server's answers", self.echo.stop)
             await self._stop_part("actions", self.dispatcher.drain)
+            await self._stop_part("the text of streams", self.authors.stop)
             await self._stop_part("the last confirmations", self._confirm_all)
             gateways = self.socketio, self.websocket, self.dialects
             await self._stop_part("connections", lambda: asyncio.gather(*(gateway.stop() for gateway in gateways)))

@@ -31,6 +31,7 @@ async def test_a_message_is_equal_in_the_answer_the_event_and_the_history(people
         "reactions": {},
         "mentions": [],
         "data": None,
+        "state": "complete",
     }
     for client in (people.omar, people.diego):
         assert await client.event("message") == answer

@@ -139,6 +139,7 @@ _REWRITE = (
         deleted=bindparam("new_deleted"),
         reactions=bindparam("new_reactions"),
         data=bindparam("new_data"),
+        state=bindparam("new_state"),
     )
 )
 
@@ -156,6 +157,7 @@ def rewrite(conn: Connection, message: EntryRow) -> None:
             "new_deleted": message.deleted,
             "new_reactions": message.reactions,
             "new_data": message.data,
+            "new_state": message.state,
         },
     )
 

@@ -73,6 +73,8 @@ class EntryRow(NamedTuple):
     target_seq: int | None = None
     reactions: str | None = None
     data: str | None = None
+    state: str | None = None
+    """Of a message that is not complete: one of `STREAMING`, or interrupted."""
     target: EntryRow | None = None
     """The current state of the message that this entry changed (`log.with_targets`); None if retention deleted it."""
 
@@ -88,6 +90,8 @@ def postgresql_type(column: Column[Any]) -> str:
     return "boolean" if python_type is bool else "bigint" if python_type is int else "text"
 
 
+STREAMING = ("streaming", "stopping")
+"""The states of a message that is being written; the second one: a member has asked its author to stop."""
 STORED = {column.name: postgresql_type(column) for column in entries.c}
 """The columns of a stored entry, and their types in PostgreSQL."""
 _FIELDS = {"room_id": "room_key", "sender_id": "sender_key"}
@@ -149,6 +153,7 @@ def entry_columns(entry: Any = entries, sender: Any = users) -> tuple[Any, ...]:
         entry.c.target_seq,
         entry.c.reactions,
         entry.c.data,
+        entry.c.state,
     )
 
 

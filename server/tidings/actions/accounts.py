@@ -215,6 +215,7 @@ _NO_SUCH_USER = {ErrorCode.INVALID: "the user is yourself", ErrorCode.NOT_FOUND:
 async def block(ctx: Context, req: BlockUser) -> Empty:
     """Block a user: refuse their direct messages and invitations, and hide presence and receipts from them."""
     await _block(ctx, req.username, blocks.block)
+    ctx.parts.authors.recheck()
     return Empty()
 
 

@@ -11,9 +11,10 @@ from sqlalchemy.engine import Connection as Transaction
 
 from tidings.actions.access import Access, Directory
 from tidings.actions.echo_channel import EchoChannel
+from tidings.actions.stream_authors import StreamAuthors
 from tidings.auth.callers import CallersDatabase
 from tidings.auth.keys import missing_scope
-from tidings.auth.limits import Limit, Limits, Turns
+from tidings.auth.limits import SEND_SIZE, Limit, Limits, Turns
 from tidings.auth.principal import Principal
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import now_ms, unauthenticated
@@ -39,9 +40,6 @@ MAX_CANDIDATES = 2_000
 """Members of a larger room who are looked at, on this node and on the others."""
 ENTRY_BYTES = 256
 """Approximate bytes that an entry takes in addition to its content."""
-SEND_SIZE = 4096
-"""Characters that one send may carry to others; each further block of this size counts as another send."""
-
 _NOT_AUDITED = {"content", "data", "password", "new_password", "token"}
 
 SEARCHES_AT_A_TIME, SEARCHES_WAITING = 2, 16
@@ -62,6 +60,7 @@ class Parts:
     indexer: Indexer
     webhooks: Deliverer
     health: Health
+    authors: StreamAuthors
     limits: Limits | None = None
     """None: rates are not limited."""
     searches: Turns = field(default_factory=lambda: Turns(SEARCHES_AT_A_TIME, SEARCHES_WAITING))
@@ -235,6 +234,14 @@ class Context:
             self.count(Limit.SENDS, size // SEND_SIZE)
         stored = len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
         self.count(Limit.VOLUME, copies * (stored + ENTRY_BYTES))
+
+    def count_appended(self, text: str, length: int) -> None:
+        """Count text that makes a message `length` characters long. Raises `rate_limited`."""
+        if self.parts.limits is not None and text:
+            self.count(Limit.VOLUME, len(text) if text.isascii() else len(text.encode("utf-8", "replace")))
+            sends = length // SEND_SIZE - (length - len(text)) // SEND_SIZE
+            if sends:
+                self.count(Limit.SENDS, sends)
 
     async def room_to_write(self, ref: RoomRef, reply_to: str | None = None) -> int:
         """The key of the room that the caller writes to: the first entry to a user makes the direct conversation.

@@ -34,7 +34,7 @@ from tidings.log.views import message as wire_message
 from tidings.log.views import room_name
 from tidings_db.queries import log, rooms
 from tidings_db.queries.log import PageOf
-from tidings_db.queries.rows import EntryRow, RoomRow, entry_bytes
+from tidings_db.queries.rows import STREAMING, EntryRow, RoomRow, entry_bytes
 
 _SILENCED = "you are muted; the other member of the direct conversation has blocked you"
 
@@ -51,7 +51,8 @@ REACTION_WEIGHT = 8
     response=Message,
     limit=Limit.SENDS,
     errors={
-        ErrorCode.INVALID: "`content` is empty, and there is no `data`; `reply_to` names no message of the room",
+        ErrorCode.INVALID: "`content` is empty, there is no `data`, and it does not stream; `reply_to` names no"
+        " message of the room",
         ErrorCode.FORBIDDEN: MAY_NOT_WRITE,
         ErrorCode.TOO_LARGE: f"{_TOO_LARGE}; this first message to a user would create a conversation, and you are in"
         " the maximum number of rooms",
@@ -62,15 +63,15 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
     """Send a message to a topic, a conversation or a user. The answer means that the message is durable.
 
     With a `client_id` the message takes effect once, however often it is sent. The first message to a user creates
-    the direct conversation.
+    the direct conversation. With `stream`, the message is open, and is written by `append` until `finish`.
     """
-    if not req.content and req.data is None:
+    if not req.content and req.data is None and not req.stream:
         raise invalid("content", "empty, and there is no data")
     data = None if req.data is None else encode_data(req.data, MAX_DATA)
     ctx.count_content(req.content if data is None else req.content + data)
     room_key = await ctx.room_to_write(req, req.reply_to)
     return ctx.journal.hand_over(
-        AppendMessage(ctx.principal, room_key, req.content, req.client_id, req.reply_to, data)
+        AppendMessage(ctx.principal, room_key, req.content, req.client_id, req.reply_to, data, req.stream)
     )
 
 
@@ -156,6 +157,11 @@ async def history(ctx: Context, req: GetHistory) -> History:
 
     room, (entries, has_more) = await ctx.access.room(req, Permission.READ, page)
     caller_key, name = ctx.principal.user_key, room_name(room)
+    entries = [
+        # A connection may have got more text than is stored.
+        entry if entry.state not in STREAMING else entry._replace(content=ctx.hub.streams.newest(entry))
+        for entry in entries
+    ]
     return History.model_construct(
         messages=[
             Message.model_construct(**wire_message(name, entry, to_sender=entry.sender_key == caller_key))

@@ -38,6 +38,7 @@ async def kick(ctx: Context, req: actions.Kick) -> Empty:
     """Remove a member, who may join again."""
     key, user = await _subject(ctx, req)
     await ctx.journal.write(KickMember(ctx.principal, key, user.key, user.username))
+    ctx.parts.authors.recheck()
     return Empty()
 
 
@@ -52,6 +53,7 @@ async def ban(ctx: Context, req: actions.BanUser) -> Empty:
     """Ban a user, member or not: they are removed and cannot join again, in any way."""
     key, user = await _subject(ctx, req)
     await ctx.journal.write(BanFromRoom(ctx.principal, key, user.key, user.username, req.duration))
+    ctx.parts.authors.recheck()
     return Empty()
 
 
@@ -99,6 +101,7 @@ async def mute(ctx: Context, req: actions.Mute) -> Empty:
     """Mute a member for a while: they cannot send, edit, react or type. Leaving and rejoining does not end it."""
     key, user = await _subject(ctx, req)
     await ctx.journal.write(MuteMember(ctx.principal, key, user.key, user.username, req.duration))
+    ctx.parts.authors.recheck()
     return Empty()
 
 
@@ -107,4 +110,5 @@ async def set_role(ctx: Context, req: actions.SetRole) -> Empty:
     """Change a member's role, up to one's own. An owner who hands the room over becomes a moderator."""
     key, user = await _subject(ctx, req)
     await ctx.journal.write(ChangeRole(ctx.principal, key, user.key, user.username, req.role))
+    ctx.parts.authors.recheck()
     return Empty()

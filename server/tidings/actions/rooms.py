@@ -236,7 +236,9 @@ async def set_title(ctx: Context, req: actions.SetTitle) -> Room:
 async def set_posting(ctx: Context, req: actions.SetPosting) -> Room:
     """Choose who may write to a room: its members, or only moderators and the owner."""
     change = ChangePosting(ctx.principal, await ctx.access.existing(req), req.posting)
-    return await _view(ctx, await ctx.journal.write(change))
+    room_key = await ctx.journal.write(change)
+    ctx.parts.authors.recheck()
+    return await _view(ctx, room_key)
 
 
 @action(

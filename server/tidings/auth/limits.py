@@ -25,11 +25,17 @@ from tidings.contract.errors import ActionError, ErrorCode
 T = TypeVar("T")
 
 
+SEND_SIZE: Final = 4096
+"""Characters that one send may carry to others; each further block of this size counts as another send."""
+
+
 class Limit(StrEnum):
     """Kinds of actions that are counted together."""
 
     SENDS = "sends"
     """Messages, edits, deletions, reactions: entries that others receive. A large one counts more than once."""
+    APPENDS = "appends"
+    """Pieces of text for messages that stream."""
     VOLUME = "volume"
     """Bytes that a user stores."""
     JOINS = "joins"
@@ -54,6 +60,7 @@ class Limit(StrEnum):
 
 RATES: Final[Mapping[str, str]] = {
     "sends": "6000/minute",
+    "appends": "12000/minute",
     "volume": "1000000000/day",
     "joins": "3000/minute",
     "rooms": "300/hour",

@@ -27,6 +27,8 @@ from tidings.contract.events import is_reserved
 from tidings.contract.models import Posting, Role, RoomKind, Timestamp
 
 MAX_CONTENT = 16_384
+MAX_STREAM = 131_072
+"""Characters of a message that streams."""
 MAX_DATA = 16_384
 """Bytes of the data of a message, as JSON in UTF-8."""
 MAX_EVENT_DATA = 65_536
@@ -68,7 +70,7 @@ Content = Annotated[
 ContentBesideData = Annotated[
     str,
     StringConstraints(max_length=MAX_CONTENT, pattern=_NO_NUL),
-    Field(examples=["Buenos días"], description="May be empty if the message has `data`"),
+    Field(examples=["Buenos días"], description="May be empty if the message has `data`, or streams"),
 ]
 Json = Annotated[JsonValue, SkipValidation]
 """Any JSON; `tidings.actions.events.encode_data` checks it."""
@@ -202,12 +204,38 @@ class SendMessage(RoomRef):
     data: MessageData = None
     client_id: ClientId | None = Field(default=None, examples=["4f0c6a52-hola-1"])
     reply_to: Id | None = Field(default=None, description="`id` of a message in the same room")
+    stream: bool = Field(default=False, description="The message is written by `append`, and ended by `finish`")
 
 
 class Edit(Payload):
     message_id: Id
     content: ContentBesideData
     data: MessageData = Field(default=None, description="Left out: unchanged; null: removed")
+
+
+class Append(Payload):
+    message_id: Id
+    offset: Annotated[
+        int, Field(ge=0, le=MAX_STREAM, description="Characters of the content before `text`"), _INTEGRAL
+    ]
+    text: Content
+
+
+class Finish(Payload):
+    message_id: Id
+    offset: Annotated[
+        Annotated[int, Field(ge=0, le=MAX_STREAM)] | None,
+        _INTEGRAL,
+        Field(description="Characters of the whole message, to be compared"),
+    ] = None
+    content: Annotated[str, StringConstraints(max_length=MAX_STREAM, pattern=_NO_NUL)] | None = Field(
+        default=None, description="In place of what was appended"
+    )
+    data: MessageData = Field(default=None, description="Left out: unchanged; null: removed")
+
+
+class Stop(Payload):
+    message_id: Id
 
 
 class Delete(Payload):

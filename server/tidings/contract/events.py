@@ -37,6 +37,15 @@ class MessageChanged(RoomEntry):
     message: Message
 
 
+class MessageAppend(View):
+    """Text of a message that is streaming: cut what you have of the message to `offset`, and add `text`."""
+
+    room_id: str
+    message_id: str
+    offset: int = Field(ge=0, description="Characters (Unicode code points) before `text`")
+    text: str
+
+
 class MemberChange(StrEnum):
     JOINED = "joined"
     LEFT = "left"
@@ -103,6 +112,8 @@ EVENTS: Final[dict[str, type[View]]] = {
     "message": Message,
     "message_edited": MessageChanged,
     "message_deleted": MessageChanged,
+    "message_append": MessageAppend,
+    "message_finished": MessageChanged,
     "reaction": MessageChanged,
     "member": MemberChanged,
     "room_added": RoomAdded,
@@ -117,8 +128,6 @@ EVENTS: Final[dict[str, type[View]]] = {
 
 _RESERVED: Final = frozenset(
     (
-        "message_append",
-        "message_finished",
         "connect",
         "connect_error",
         "disconnect",
@@ -127,7 +136,7 @@ _RESERVED: Final = frozenset(
         "removeListener",
     )
 )
-"""Names that later versions of the contract use, and those that Socket.IO's clients do not accept."""
+"""Names that Socket.IO's clients do not accept."""
 
 
 def is_reserved(name: str) -> bool:
@@ -142,6 +151,7 @@ ENTRIES: Final[dict[str, str]] = {
     "message": "message",
     "edit": "message_edited",
     "delete": "message_deleted",
+    "finish": "message_finished",
     "reaction": "reaction",
     "member": "member",
     "title": "room_changed",

@@ -62,6 +62,9 @@ class Posting(StrEnum):
     """And the owner, and keys with the scope `publish`."""
 
 
+MessageState = Literal["complete", "streaming", "interrupted"]
+
+
 class Message(View):
     """A message of a room's log, in its current state."""
 
@@ -79,6 +82,18 @@ class Message(View):
     reactions: dict[str, list[str]] = Field(default_factory=dict, description="emoji -> usernames")
     mentions: list[str] = Field(default_factory=list, description="Usernames of mentioned members")
     data: dict[str, JsonValue] | None = Field(default=None, description="What an application has attached to it")
+    state: MessageState = Field(
+        default="complete",
+        description="`streaming`: its author still appends to it. `interrupted`: its author fell silent",
+    )
+
+
+class Appending(View):
+    """Answer of `append`."""
+
+    offset: int = Field(description="Characters (Unicode code points) of the message, with this text")
+    stored: int = Field(description="How many of them are durable")
+    stop: bool = Field(description="Whether a member has asked the author to stop")
 
 
 class ApplicationEvent(View):

@@ -264,6 +264,7 @@ class CatchUp:
         elif is_behind:
             connection.epoch_written(epoch)
             connection.confirm()  # else its next connect within a heartbeat would be told `reset` again
+        await hub.streams.show(connection)
 
     async def _enter_all(self, connection: Connection, arrival: Arrival) -> bool:
         """Put an arriving connection into its user's rooms, some per step of the event loop.

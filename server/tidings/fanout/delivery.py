@@ -26,6 +26,7 @@ from tidings.log.notices import (
     MembershipChanged,
     Notice,
     Personal,
+    Piece,
     Transient,
     Withdrawn,
 )
@@ -74,6 +75,8 @@ class Delivery:
                     self._hub.repairs.published(live_room, notice)
             case Transient():
                 self._transient(notice)
+            case Piece():
+                self._hub.streams.received(notice)
             case Joined():
                 self._hub.when_moved(notice.snapshot.room.key, notice.user_key)
                 for connection in self._hub.connections_of(notice.user_key):

@@ -22,6 +22,7 @@ from tidings.fanout.presence import PRESENCE_S, PresenceTracker
 from tidings.fanout.publisher import Publisher
 from tidings.fanout.receipt_order import ReceiptOrder
 from tidings.fanout.repair import Repairs
+from tidings.fanout.streams import Streams
 from tidings.fanout.typing import TYPING_S, Typists
 from tidings.log import views
 from tidings.log.cursors import RECEIPT_MEMBERS, Cursors
@@ -83,6 +84,7 @@ class Hub:
         )
         self.typists = Typists(publisher, typing_s=typing_s, timers=timers)
         self.receipts = ReceiptOrder()
+        self.streams = Streams(database, cluster, self.live_rooms)
         self.when_moved: Callable[[int, int], None] = lambda room_key, user_key: None
         """Called when a membership takes effect or ends here, with the room and the user."""
 
@@ -92,6 +94,7 @@ class Hub:
     async def stop(self) -> None:
         self.head_check.cancel()
         self.repairs.stop()
+        self.streams.stop()
 
     # -- connections ---------------------------------------------------------------------------------------------
 
@@ -206,6 +209,7 @@ class Hub:
         if live_room is None:
             live_room = self.live_rooms[room.key] = LiveRoom(room)
             self._keys[room.room_id] = room.key
+            self.streams.room_opened(live_room)
             self.suspect([room.key])  # its head may have moved since it was read
         live_room.attach(connection, position, room.removals)
         self.repairs.expect_head(live_room, room.last_seq)
@@ -256,6 +260,7 @@ class Hub:
             if live_room.repairing is not None:
                 live_room.repairing.cancel()
             del self.live_rooms[room_key], self._keys[live_room.name.room_id]
+            self.streams.room_closed(room_key)
 
     def online_in(self, room_key: int) -> int:
         """How many of a room's members are online; those on other nodes as of the last `count_online`."""

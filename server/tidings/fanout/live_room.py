@@ -16,6 +16,7 @@ from tidings.contract.errors import CloseReason
 from tidings.contract.events import MemberChange
 from tidings.fanout.connection import Batch, Connection
 from tidings.fanout.held_parts import HeldParts
+from tidings.fanout.streams import Streams
 from tidings.log.notices import Appended
 from tidings.log.views import EncodedEntry, event, events, message_of, room_name
 from tidings_db.queries.rows import EntryRow, RoomRow
@@ -49,6 +50,7 @@ class LiveRoom:
         "removals",
         "removals_ahead",
         "repairing",
+        "streams",
         "users",
     )
 
@@ -83,6 +85,8 @@ class LiveRoom:
         self.users: dict[int, int] = {}
         """Users with a connection here -> number of connections."""
         self.repairing: asyncio.Task[None] | None = None
+        self.streams: Streams | None = None
+        """None: no message of the room is streaming."""
 
     @property
     def shows_presence(self) -> bool:
@@ -214,6 +218,8 @@ class LiveRoom:
             connection.write_entries(batches.get(connection.principal.user_key, batch), room_key, head)
         if self._ahead:
             self._admit_overtaken(self._ahead, entries)
+        if self.streams is not None:
+            self.streams.entries_written(self, entries)
 
     def _admit_overtaken(self, ahead: dict[Connection, int], entries: Sequence[EntryRow | EncodedEntry]) -> None:
         """Make connections live whose position the published head has reached."""

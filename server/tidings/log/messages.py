@@ -42,6 +42,8 @@ class AppendMessage(Operation[dict[str, Any]]):
     reply_to: str | None = None
     data: str | None = None
     """JSON."""
+    streams: bool = False
+    """Whether it is written later, by `tidings.log.streams`."""
 
     @property
     def size(self) -> int:
@@ -81,6 +83,7 @@ class AppendMessage(Operation[dict[str, Any]]):
             reply_to=self.reply_to,
             body=work.mentioned(room, self.content),
             data=self.data,
+            state="streaming" if self.streams else None,
         )
         if self.client_id is not None:
             work.sent[self.room_key, self.actor.user_key, self.client_id] = entry
@@ -196,7 +199,7 @@ class DeleteMessage(MessageChange[dict[str, Any]]):
         if before.sender_key != self.actor.user_key:
             work.check(room, self.actor, Permission.DELETE_ANY)
         if not before.deleted:
-            after = before._replace(content=None, body=None, reactions=None, data=None, deleted=True)
+            after = before._replace(content=None, body=None, reactions=None, data=None, deleted=True, state=None)
             self.write(work, room, "delete", after)
         return {}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import orjson
 
@@ -45,6 +45,20 @@ class Transient:
     except_connection: str | None = None
     hidden_from: frozenset[int] = frozenset()
     """Users who must not get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that was appended to a message that streams."""
+
+    room_key: int
+    room_id: str
+    message_id: str
+    seq: int
+    """Of the message."""
+    offset: int
+    """Code points before it."""
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +115,8 @@ class ApplicationMessage:
     text: str
 
 
-Notice = Appended | Transient | Joined | Left | MembershipChanged | Personal | ApplicationMessage | Withdrawn
-Carried = Transient | Personal | ApplicationMessage
+Notice = Appended | Transient | Piece | Joined | Left | MembershipChanged | Personal | ApplicationMessage | Withdrawn
+Carried = Transient | Piece | Personal | ApplicationMessage
 """Notices that are in no log and no table: only a broker carries them to other nodes."""
 
 
@@ -128,7 +142,7 @@ class Fanout(Protocol):
 
 VERSION = b"\x01"
 """Begins an encoded notice. A node ignores notices of versions that it does not know."""
-_CARRIED: dict[str, type[Carried]] = {kind.__name__: kind for kind in (Transient, Personal, ApplicationMessage)}
+_CARRIED: dict[str, type[Carried]] = {kind.__name__: kind for kind in get_args(Carried)}
 
 
 def encode(notice: Carried) -> bytes:

@@ -68,6 +68,7 @@ class RoomLog:
             deleted=False,
             target_seq=fields.get("target_seq"),
             data=fields.get("data"),
+            state=fields.get("state"),
             target=fields.get("target"),
         )
         self.row = row._replace(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from tidings.contract.events import ENTRIES, EVENT, EVENTS, MessageChanged
-from tidings.contract.models import Message, Posting, Role, Room, RoomKind, timestamp
+from tidings.contract.models import Message, MessageState, Posting, Role, Room, RoomKind, timestamp
 from tidings_db.queries.progress import ReceiptRow
 from tidings_db.queries.rooms import Snapshot
-from tidings_db.queries.rows import EntryRow, RoomRow
+from tidings_db.queries.rows import STREAMING, EntryRow, RoomRow
+
+STATES: Final[Mapping[str | None, MessageState]] = {
+    None: "complete",
+    **dict.fromkeys(STREAMING, "streaming"),
+    "interrupted": "interrupted",
+}
+"""A stored state -> the state on the wire."""
 
 
 class RoomName(NamedTuple):
@@ -44,6 +51,7 @@ def message(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, An
         "reactions": orjson.loads(entry.reactions) if entry.reactions else {},
         "mentions": orjson.loads(entry.body) if entry.body else [],
         "data": orjson.loads(entry.data) if entry.data else None,
+        "state": STATES[entry.state],
     }
 
 
@@ -82,6 +90,7 @@ def _removed_message(room: RoomName, entry: EntryRow) -> dict[str, Any]:
         "reactions": {},
         "mentions": [],
         "data": None,
+        "state": "complete",
     }
 
 

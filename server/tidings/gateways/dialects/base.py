@@ -17,8 +17,8 @@ import orjson
 from tidings.actions.context import Context
 from tidings.actions.dispatch import Answer
 from tidings.contract.actions import ConnectAuth
-from tidings.contract.events import EVENTS
-from tidings.contract.models import View
+from tidings.contract.events import EVENTS, MessageChanged
+from tidings.contract.models import Message, View
 from tidings.fanout.connection import Connection
 from tidings.gateways.client_session import Backend
 from tidings.gateways.websocket_client import WebSocketClient, WebSocketLink
@@ -38,14 +38,34 @@ class DialectCodec:
 
     def __init__(self, client: DialectClient) -> None:
         self._client = ref(client)  # weak: the client references its codec
+        self._begins: dict[str, int] = {}
+        """Room id -> the seq of the first message that the connection got."""
+        self._unfinished: set[str] = set()
+        """Ids of messages that it got while they were streaming."""
 
     def encode(self, event: str, payload: Any) -> bytes:
         """Return an empty message for an event that the dialect does not have."""
         client, model = self._client(), EVENTS.get(event)
-        translated = None
-        if client is not None and model is not None:
-            translated = client.translate(event, model.model_validate(payload))
+        if client is None or model is None:
+            return b""
+        whole = self._whole(event, model.model_validate(payload))
+        translated = None if whole is None else client.translate(*whole)
         return b"" if translated is None else orjson.dumps(translated)
+
+    def _whole(self, event: str, view: View) -> tuple[str, View] | None:
+        """An event without streams, which no dialect has: a message arrives when it is finished."""
+        if isinstance(view, Message):
+            self._begins.setdefault(view.room_id, view.seq)
+            if view.state == "streaming":
+                self._unfinished.add(view.id)
+                return None
+        elif event == "message_finished" and isinstance(view, MessageChanged):
+            # A replay has had the message already, unless it stands before the replay: then its last one hid it.
+            message = view.message
+            is_new = message.id in self._unfinished or message.seq < self._begins.get(view.room_id, view.seq)
+            self._unfinished.discard(message.id)
+            return ("message", message) if is_new else None
+        return event, view
 
     def value(self, value: Any) -> bytes:
         return orjson.dumps(value)
