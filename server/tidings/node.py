@@ -19,7 +19,8 @@ from tidings.actions.dispatch import Dispatcher, Registry
 from tidings.actions.echo_channel import EchoChannel
 from tidings.actions.stream_authors import StreamAuthors
 from tidings.auth.attempts import Attempts, MemoryStore, Rates, attempt_rates, kept_ms
-from tidings.auth.external import ExternalTokens, key_from
+from tidings.auth.external import ExternalTokens
+from tidings.auth.external_keys import key_from
 from tidings.auth.limits import Limit, Limits
 from tidings.auth.passwords import BCRYPT_ROUNDS
 from tidings.auth.sessions import Auth

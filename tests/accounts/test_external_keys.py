@@ -30,7 +30,7 @@ from tests.accounts.external_issuer import (
 )
 from tests.support.node import RunningNode, running_node, settings_for
 from tidings.app import create_app
-from tidings.auth.external import COOLDOWN_S, MAX_KEYS, RENEW_S, RETRY_S
+from tidings.auth.external_keys import COOLDOWN_S, MAX_KEYS, RENEW_S, RETRY_S
 from tidings.settings import SettingsError
 
 

@@ -177,7 +177,8 @@ async def _request_the_rest(omar: Caller, asked: set[str], live: Client) -> None
         if action.name in asked or action.admin or not fields & {"room_id", "message_id"}:
             continue
         group = await omar.ask("create_conversation", usernames=["diego"], title="uno")
-        sent = await omar.ask("message", room_id=group["room_id"], content="hola")
+        streams = action.name == "append"
+        sent = await omar.ask("message", room_id=group["room_id"], content="" if streams else "hola", stream=streams)
         named = {"room_id": group["room_id"], "message_id": sent["id"]}
         if issubclass(action.request, SubjectInRoom):
             named["username"] = "diego"

@@ -34,7 +34,7 @@ WITH place AS (
     LEFT JOIN entry ON entry.room_id = id AND entry.seq > low AND entry.seq <= high
     LEFT JOIN LATERAL (
         SELECT * FROM entry AS target
-        WHERE room_id = id AND target.seq = entry.target_seq AND entry.kind IN ('edit', 'delete') OFFSET 0
+        WHERE room_id = id AND target.seq = entry.target_seq AND entry.kind IN ('edit', 'finish', 'delete') OFFSET 0
     ) AS target ON true
 )
 SELECT id, seq, last_seq, high, position, kind, created_at, CASE WHEN read <= $4 THEN content END, deleted,

@@ -64,7 +64,7 @@ def _select_changes(dialect: str) -> Select[Any]:
     changed = and_(
         target.c.room_id == entries.c.room_id,
         target.c.seq == entries.c.target_seq,
-        or_(entries.c.kind == "edit", entries.c.kind == "delete"),
+        or_(*(entries.c.kind == kind for kind in ("edit", "finish", "delete"))),
     )
     return (
         select(

@@ -9,7 +9,7 @@ from tidings.actions.dispatch import action
 from tidings.auth import names
 from tidings.auth.limits import Limit
 from tidings.auth.registration import create_link
-from tidings.contract.actions import (
+from tidings.contract.administration import (
     AdminGetTopics,
     AdminGetUsers,
     AdminRoomRef,

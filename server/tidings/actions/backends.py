@@ -10,14 +10,7 @@ from tidings.actions.context import Context
 from tidings.actions.dispatch import action
 from tidings.auth import names
 from tidings.auth.limits import Limit
-from tidings.contract.actions import (
-    AdminRoomRef,
-    GetAudit,
-    MakeToken,
-    MemberOfRoom,
-    PutUser,
-    UserRef,
-)
+from tidings.contract.administration import AdminRoomRef, GetAudit, MakeToken, MemberOfRoom, PutUser, UserRef
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode
 from tidings.contract.models import AuditEntry, AuditLog, Empty, Profile, UserToken, timestamp
 from tidings.contract.permissions import KeyScope, Permission

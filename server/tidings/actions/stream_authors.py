@@ -85,6 +85,9 @@ class StreamAuthors:
         authored = self._authored.get(message_id)
         if authored is None or authored.author.session_key != author.session_key:
             return None
+        if self._streams.get(message_id) is not authored.stream:  # it has ended
+            self._drop(message_id)
+            return None
         return authored if asyncio.get_running_loop().time() - authored.checked_at < CHECKED_S else None
 
     async def open(self, author: Principal, entry: EntryRow) -> Authored:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection as Transaction
 from tidings.actions.context import Context
 from tidings.actions.dispatch import action
 from tidings.auth.limits import Limit
-from tidings.contract.actions import AdminCreateWebhook, AdminGetWebhooks, AdminReplayWebhook, AdminWebhookRef
+from tidings.contract.administration import AdminCreateWebhook, AdminGetWebhooks, AdminReplayWebhook, AdminWebhookRef
 from tidings.contract.errors import ErrorCode
 from tidings.contract.models import AdminNewWebhook, AdminWebhook, AdminWebhooks, Empty, WebhookTest, timestamp
 from tidings.webhooks import managing

@@ -10,22 +10,22 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError
 
 from tidings import __version__
-from tidings.auth import keys, names
+from tidings.auth import names
 from tidings.auth.registration import create_link
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import fingerprint, now_ms
 from tidings.cli.banner import url_of
+from tidings.cli.database import check_data_dir, print_table, with_database
+from tidings.cli.integrations import add_key_parser, add_webhook_parser, manage_keys, manage_webhooks, show_audit
 from tidings.contract.errors import ActionError
 from tidings.contract.models import timestamp
-from tidings.contract.permissions import KeyScope
-from tidings.fanout.publisher import Publisher
 from tidings.log import epochs
 from tidings.log.epochs import MARK_S
 from tidings.settings import (
@@ -36,10 +36,8 @@ from tidings.settings import (
     SettingsError,
 )
 from tidings_db.engine import Database, StoreUnavailable
-from tidings_db.queries import keys as key_queries
-from tidings_db.queries import nodes, users, webhooks
+from tidings_db.queries import nodes, users
 from tidings_db.queries.nodes import NodeRow
-from tidings_db.queries.webhooks import WebhookRow
 from tidings_db.schema import SchemaUnknown, migrate, pending
 
 if TYPE_CHECKING:
@@ -100,50 +98,12 @@ def _parser() -> argparse.ArgumentParser:
         "rekey",
         help="let servers on a PostgreSQL database start with this signing key in place of a lost or leaked one",
     )
-    _add_key_parser(commands)
+    add_key_parser(commands)
     audit = commands.add_parser("audit", help="list what keys did to users and rooms, and as users, the newest first")
     audit.add_argument("--limit", type=_positive, default=100, metavar="N", help="how many (100)")
-    _add_webhook_parser(commands)
+    add_webhook_parser(commands)
     commands.add_parser("migrate", help="update the database to the tables of this version")
     return parser
-
-
-def _add_key_parser(commands: Any) -> None:
-    key = commands.add_parser("key", help="let another system in, with a key that has scopes")
-    key_commands = key.add_subparsers(dest="key_command", required=True, metavar="COMMAND")
-    create = key_commands.add_parser("create", help="print a new key, this once; its name is shown as a user's")
-    create.add_argument("name")
-    create.add_argument(
-        "--scope", action="append", required=True, choices=[*KeyScope], help="what it may do; repeatable"
-    )
-    create.add_argument("--room", help="its scopes hold only in this room: its id, or the name of a topic")
-    key_commands.add_parser("list", help="list the keys, without the keys themselves")
-    key_commands.add_parser("revoke", help="withdraw a key").add_argument("id")
-
-
-def _add_webhook_parser(commands: Any) -> None:
-    webhook = commands.add_parser("webhook", help="send the events of rooms to an address of another system")
-    webhook_commands = webhook.add_subparsers(dest="webhook_command", required=True, metavar="COMMAND")
-    create = webhook_commands.add_parser("create", help="add one; prints its id, and its secret this once")
-    create.add_argument("url")
-    create.add_argument(
-        "--event", action="append", required=True, metavar="NAME", help="such as message, or * for all; repeatable"
-    )
-    create.add_argument("--room", help="only of this room: its id, or the name of a topic")
-    webhook_commands.add_parser("list", help="list them, without their secrets")
-    for name, help_text in (
-        ("test", "send an event webhook.test now, and print the answer's status"),
-        ("replay", "send events again, and enable it"),
-        ("enable", "continue it where it was"),
-        ("delete", "delete it"),
-    ):
-        command = webhook_commands.add_parser(name, help=help_text)
-        command.add_argument("id")
-        if name == "replay":
-            command.add_argument("--room", help="only of this room: its id, or the name of a topic")
-            start = command.add_mutually_exclusive_group(required=True)
-            start.add_argument("--after", type=int, metavar="SEQ", help="those after this seq of the room")
-            start.add_argument("--since", metavar="TIME", help="those since this time (ISO 8601; UTC by default)")
 
 
 def _minutes(text: str) -> int:
@@ -274,16 +234,8 @@ def _token(settings: Settings, args: argparse.Namespace) -> int:
         # Standard output has only the token, for scripts.
         print(f"wscat -c {_local_url(settings).replace('http', 'ws', 1)}/{token}", file=sys.stderr)
 
-    _check_data_dir(settings)
-    return _with_database(settings, make)
-
-
-def _check_data_dir(settings: Settings) -> None:
-    """A command must not create a database where no server looks for it."""
-    if not settings.model_fields_set & {"data_dir", "database_url"} and not settings.data_dir.exists():
-        raise SettingsError(
-            f"there is no server's data in {settings.data_dir.absolute()}: set TIDINGS_DATA_DIR to where it is"
-        )
+    check_data_dir(settings)
+    return with_database(settings, make)
 
 
 def _local_url(settings: Settings) -> str:
@@ -301,8 +253,8 @@ def _invite(settings: Settings, args: argparse.Namespace) -> int:
         code, _ = await database.write(lambda conn: create_link(conn, None, seconds, args.uses))
         print(f"{settings.public_url or _local_url(settings)}/?invitation={code}")
 
-    _check_data_dir(settings)
-    return _with_database(settings, make)
+    check_data_dir(settings)
+    return with_database(settings, make)
 
 
 def _user(settings: Settings, args: argparse.Namespace) -> int:
@@ -333,7 +285,7 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
             await database.write(write)
             print(f"{username} has a new password; sessions withdrawn")
 
-    return _with_database(settings, change)
+    return with_database(settings, change)
 
 
 def _epoch(settings: Settings, _args: argparse.Namespace) -> int:
@@ -341,7 +293,7 @@ def _epoch(settings: Settings, _args: argparse.Namespace) -> int:
         epoch = await database.write(epochs.begin)
         print(f"epoch {epoch} of the log begins; a running server closes its connections within {MARK_S:.0f} s")
 
-    return _with_database(settings, begin)
+    return with_database(settings, begin)
 
 
 def _nodes(settings: Settings, _args: argparse.Namespace) -> int:
@@ -352,97 +304,9 @@ def _nodes(settings: Settings, _args: argparse.Namespace) -> int:
         rows = [("name", "id", "version", "started", "lease")]
         for node in await database.read(nodes.listed):
             rows.append((node.name, node.id, node.version, timestamp(node.started_at), _lease(node)))
-        _print_table(rows)
+        print_table(rows)
 
-    return _with_database(settings, show)
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _key(settings: Settings, args: argparse.Namespace) -> int:
-    from tidings.webhooks.managing import find_room
-
-    def create(conn: Any) -> str:
-        room_key = find_room(conn, args.room, topic=True)
-        return keys.create(conn, args.name, [KeyScope(scope) for scope in args.scope], room_key, now_ms())
-
-    async def run(database: Database, _auth: Auth) -> None:
-        if args.key_command == "create":
-            print(await database.write(create))
-        elif args.key_command == "revoke":
-            row = await database.write(lambda conn: keys.revoke(conn, args.id, now_ms()))
-            print(f"key {row.key_id} of {row.name} revoked")
-        else:
-            rows = [("id", "name", "scopes", "room", "created", "revoked")]
-            for key in await database.read(key_queries.listed):
-                revoked = "" if key.revoked_at is None else timestamp(key.revoked_at)
-                rows.append((key.key_id, key.name, key.scopes, key.room_id or "", timestamp(key.created_at), revoked))
-            _print_table(rows)
-
-    _check_data_dir(settings)
-    return _with_database(settings, run)
-
-
-def _audit(settings: Settings, args: argparse.Namespace) -> int:
-    async def run(database: Database, _auth: Auth) -> None:
-        rows = [("time", "key", "as", "action", "request")]
-        for entry in await database.read(lambda conn: key_queries.audited(conn, None, args.limit)):
-            rows.append((timestamp(entry.at), entry.key_name, entry.username or "", entry.action, entry.request))
-        _print_table(rows)
-
-    return _with_database(settings, run)
-
-
-def _webhook(settings: Settings, args: argparse.Namespace) -> int:
-    from tidings.webhooks import managing
-    from tidings.webhooks.sending import Sender
-
-    private = settings.webhook_private == "on"
-
-    def change(conn: Any) -> str:
-        command = args.webhook_command
-        if command == "create":
-            room_key = managing.find_room(conn, args.room, topic=True)
-            new = managing.create(conn, args.url, args.event, room_key, private=private, now=now_ms())
-            return f"id      {new.id}\nsecret  {new.secret}"
-        if command == "replay":
-            room_key = managing.find_room(conn, args.room, topic=True)
-            managing.replay(conn, args.id, room_key, after=args.after, since=args.since)
-            return f"webhook {args.id} sends again"
-        (managing.delete if command == "delete" else managing.enable)(conn, args.id)
-        return f"webhook {args.id} {command}d"
-
-    async def run(database: Database, _auth: Auth) -> None:
-        if args.webhook_command == "list":
-            rows = [("id", "url", "events", "room", "state")]
-            for webhook in await database.read(webhooks.listed):
-                events = " ".join(sorted(webhook.events))
-                rows.append((webhook.id, webhook.url, events, webhook.room_id or "", _state(webhook)))
-            _print_table(rows)
-        elif args.webhook_command == "test":
-            webhook = await database.read(lambda conn: managing.load(conn, args.id))
-            sender = Sender(private=private)
-            try:
-                result = await sender.test(webhook.id, webhook.url, webhook.secret)
-            finally:
-                await sender.close()
-            if not result.delivered:
-                raise SettingsError(f"webhook {webhook.id}: {result.reason}")
-            print(result.reason)
-        else:
-            print(await database.write(change))
-
-    return _with_database(settings, run)
-
-
-def _state(webhook: WebhookRow) -> str:
-    if webhook.disabled_at is not None:
-        return f"disabled {timestamp(webhook.disabled_at)}: {webhook.disabled_reason}"
-    return "" if webhook.failing_since is None else f"failing since {timestamp(webhook.failing_since)}"
+    return with_database(settings, show)
 
 
 def _lease(node: NodeRow) -> str:
@@ -460,7 +324,7 @@ def _rekey(settings: Settings, _args: argparse.Namespace) -> int:
         await database.write(lambda conn: nodes.set_key(conn, signing))
         print("servers start with this signing key from now on; restart those that run with another one")
 
-    return _with_database(settings, record)
+    return with_database(settings, record)
 
 
 async def _add_user(database: Database, username: str, hashed: str) -> None:
@@ -475,40 +339,16 @@ def _read_password(args: argparse.Namespace) -> str:
     return getpass.getpass("Password: ")
 
 
-def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitable[None]]) -> int:
-    """Run a command on the database, which a running server may be using."""
-
-    async def run() -> None:
-        database = Database(settings.database, settings.durability, checkpoints=False)
-        auth = Auth(database, Publisher(), token_minutes=settings.access_token_expire_minutes)
-        await database.start()
-        try:
-            auth.sign_with(settings.signing_keys())
-            await work(database, auth)
-        finally:
-            auth.stop()
-            await database.stop()
-
-    if settings.database.startswith("sqlite"):
-        settings.prepare_data_dir()
-        if pending(settings.database):
-            migrate(settings.database)
-    elif pending(settings.database):
-        raise SettingsError(MIGRATIONS_NEEDED)
-    asyncio.run(run())
-    return 0
-
-
 _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "serve": _serve,
     "token": _token,
     "invite": _invite,
-    "key": _key,
-    "audit": _audit,
+    "key": manage_keys,
+    "audit": show_audit,
     "epoch": _epoch,
     "nodes": _nodes,
     "rekey": _rekey,
     "user": _user,
-    "webhook": _webhook,
+    "webhook": manage_webhooks,
     "migrate": _migrate,
 }

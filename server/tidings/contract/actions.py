@@ -1,4 +1,4 @@
-"""The payload of every action, with its names on the wire.
+"""The payloads of the actions, with their names on the wire. Those for operators are in `administration.py`.
 
 Unknown fields are refused: ignoring a misspelt `client_id` would silently remove its guarantee.
 """
@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from tidings.contract.events import is_reserved
-from tidings.contract.models import Posting, Role, RoomKind, Timestamp
+from tidings.contract.models import Posting, Role, RoomKind
 
 MAX_CONTENT = 16_384
 MAX_STREAM = 131_072
@@ -43,33 +43,33 @@ MAX_GROUP = 256
 """The most members of a group."""
 MAX_SECONDS = 10 * 366 * 24 * 3600
 
-_NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store U+0000 in a text
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store U+0000 in a text
 _VISIBLE = r"^[^\s\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"
 
-Username = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_NUL), Field(examples=["omar"])]
+Username = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL), Field(examples=["omar"])]
 """A username as typed. Usernames that differ only in case are the same user (RFC 8265)."""
 
 TopicName = Annotated[
-    str, StringConstraints(min_length=1, max_length=512, pattern=_NO_NUL), Field(examples=["noticias"])
+    str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL), Field(examples=["noticias"])
 ]
 """A topic name as typed; checked after NFC and trimming."""
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=_NO_NUL)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=NO_NUL)]
 ClientId = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL),
+    StringConstraints(min_length=1, max_length=64, pattern=NO_NUL),
     Field(
         description="Chosen by the sender, unique per room. However often the message is sent, it takes effect once"
     ),
 ]
 Content = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=MAX_CONTENT, pattern=_NO_NUL),
+    StringConstraints(min_length=1, max_length=MAX_CONTENT, pattern=NO_NUL),
     Field(examples=["Buenos días"]),
 ]
 ContentBesideData = Annotated[
     str,
-    StringConstraints(max_length=MAX_CONTENT, pattern=_NO_NUL),
+    StringConstraints(max_length=MAX_CONTENT, pattern=NO_NUL),
     Field(examples=["Buenos días"], description="May be empty if the message has `data`, or streams"),
 ]
 Json = Annotated[JsonValue, SkipValidation]
@@ -92,7 +92,7 @@ EventName = Annotated[
     AfterValidator(_publishable),
     Field(examples=["order.paid"], description="Not the name of an event of the server, nor reserved by Socket.IO"),
 ]
-DeviceName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)]
+DeviceName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL)]
 
 
 def _integral(value: object) -> object:
@@ -100,7 +100,7 @@ def _integral(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_INTEGRAL = BeforeValidator(_integral)
+INTEGRAL = BeforeValidator(_integral)
 Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
 Limit200 = Annotated[int, Field(ge=1, le=200)]
 Limit500 = Annotated[int, Field(ge=1, le=500)]
@@ -111,8 +111,8 @@ Emoji = Annotated[
     StringConstraints(min_length=1, max_length=32, pattern=_VISIBLE),
     Field(examples=["👍"], description="An emoji, or a short name of one; no whitespace or control characters"),
 ]
-Title = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_NUL, strip_whitespace=True)]
-Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS), _INTEGRAL]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=NO_NUL, strip_whitespace=True)]
+Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS), INTEGRAL]
 
 
 def _one_of(kind: type[StrEnum]) -> BeforeValidator:
@@ -215,23 +215,25 @@ class Edit(Payload):
 
 class Append(Payload):
     message_id: Id
-    offset: Annotated[
-        int, Field(ge=0, le=MAX_STREAM, description="Characters of the content before `text`"), _INTEGRAL
-    ]
+    offset: int = Field(
+        ge=0, le=MAX_STREAM, description="Characters (Unicode code points) of the content before `text`"
+    )
     text: Content
+
+    _accept_integral = field_validator("offset", mode="before")(_integral)
 
 
 class Finish(Payload):
     message_id: Id
-    offset: Annotated[
-        Annotated[int, Field(ge=0, le=MAX_STREAM)] | None,
-        _INTEGRAL,
-        Field(description="Characters of the whole message, to be compared"),
-    ] = None
-    content: Annotated[str, StringConstraints(max_length=MAX_STREAM, pattern=_NO_NUL)] | None = Field(
+    offset: Annotated[int, Field(ge=0, le=MAX_STREAM)] | None = Field(
+        default=None, description="Characters of the whole message, to be compared"
+    )
+    content: Annotated[str, StringConstraints(max_length=MAX_STREAM, pattern=NO_NUL)] | None = Field(
         default=None, description="In place of what was appended"
     )
     data: MessageData = Field(default=None, description="Left out: unchanged; null: removed")
+
+    _accept_integral = field_validator("offset", mode="before")(_integral)
 
 
 class Stop(Payload):
@@ -379,7 +381,7 @@ class Unban(SubjectInRoom):
 
 
 class Mute(SubjectInRoom):
-    duration: Annotated[int, Field(ge=0, le=MAX_SECONDS), _INTEGRAL] = Field(
+    duration: Annotated[int, Field(ge=0, le=MAX_SECONDS), INTEGRAL] = Field(
         default=3600, description="Seconds; 0: no longer muted"
     )
 
@@ -397,7 +399,7 @@ class GetBans(RoomRef):
 
 class CreateInvitationLink(RoomRef):
     expires_in: Seconds | None = Field(default=7 * 24 * 3600, description="Seconds; null: never")
-    uses: Annotated[int, Field(ge=1, le=1_000_000), _INTEGRAL] | None = Field(
+    uses: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = Field(
         default=None, description="How many users may join with it; null: any number"
     )
 
@@ -416,7 +418,7 @@ class BlockUser(Payload):
 
 
 class Search(Payload):
-    query: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_NUL)] = Field(
+    query: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL)] = Field(
         description='Words that the message must all contain; `"a phrase"`; `prefix*`',
         examples=['"good morning" lunch*'],
     )
@@ -468,110 +470,6 @@ class Deactivate(Payload):
 
 class RevokeSession(Payload):
     session_id: Id
-
-
-class AdminUserRef(Payload):
-    username: Username
-
-
-class AdminRoomRef(Payload):
-    room_id: Id
-
-
-class UserRef(Payload):
-    username: Username
-
-
-class PutUser(UserRef):
-    display_name: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)] | None = Field(
-        default=None,
-        description="Shown beside the username; left out: unchanged; null: removed",
-        examples=["Omar García"],
-    )
-
-
-class MakeToken(UserRef):
-    minutes: Annotated[int, Field(ge=1, le=MAX_SECONDS // 60), _INTEGRAL] | None = Field(
-        default=None, description="Lifetime; default: that of every token"
-    )
-
-
-class MemberOfRoom(Payload):
-    room_id: Id
-    username: Username
-
-
-class GetAudit(Payload):
-    before: Seq | None = Field(default=None, description="`next` of the previous page")
-    limit: Limit500 = 100
-
-
-class AdminGetUsers(Payload):
-    after: Username | None = Field(default=None, description="`next` of the previous page")
-    limit: Limit500 = 100
-
-
-class AdminGetTopics(Payload):
-    after: Id | None = Field(default=None, description="`next` of the previous page")
-    limit: Limit500 = 100
-
-
-class CreateRegistrationLink(Payload):
-    expires_in: Seconds = Field(default=7 * 24 * 3600, description="Seconds")
-    uses: Annotated[int, Field(ge=1, le=1_000_000), _INTEGRAL] = Field(
-        default=1, description="How many users may register with it"
-    )
-
-
-class GetRegistrationLinks(Payload):
-    after: Id | None = Field(default=None, description="`next` of the previous page")
-    limit: Limit500 = 100
-
-
-class RegistrationLinkRef(Payload):
-    link_id: Id
-
-
-WEBHOOK_EVENT = r"^(\*|[A-Za-z][A-Za-z0-9_.:-]{0,63})$"
-WebhookEvent = Annotated[str, StringConstraints(pattern=WEBHOOK_EVENT)]
-
-
-class AdminCreateWebhook(Payload):
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=_NO_NUL)] = Field(
-        description="https, on the Internet; `TIDINGS_WEBHOOK_PRIVATE` allows http and private networks",
-        examples=["https://example.org/hook"],
-    )
-    events: list[WebhookEvent] = Field(
-        min_length=1,
-        max_length=64,
-        description="Names of events that are entries of a log, those of applications included; `*`: all of them",
-        examples=[["message"]],
-    )
-    room_id: Id | None = Field(default=None, description="Only of this room; default: of every room", examples=[None])
-
-
-class AdminGetWebhooks(Payload):
-    pass
-
-
-class AdminWebhookRef(Payload):
-    webhook_id: Id
-
-
-class AdminReplayWebhook(AdminWebhookRef):
-    room_id: Id | None = Field(default=None, description="Default: that of the webhook, or every room")
-    after: Annotated[int, Field(ge=0, le=MAX_SEQ), _INTEGRAL] | None = Field(
-        default=None,
-        description="Send the entries after this seq, which may also skip some. Needs a room",
-        examples=[41],
-    )
-    since: Timestamp | None = Field(default=None, description="Send the entries since then again", examples=[None])
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> AdminReplayWebhook:
-        if (self.after is None) == (self.since is None):
-            raise ValueError("give exactly one of after, since")
-        return self
 
 
 class Authenticate(Payload):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from tidings import __version__
@@ -177,11 +178,20 @@ def _responses(action: Action, components: Schemas) -> dict[str, Any]:
             }
         }
     answers = {str(action.status): succeeded}
-    for code, reason in schemas.errors(action).items():
-        answer = answers.setdefault(str(code.http_status), _failed(code.http_status))
-        answer["description"] = "; ".join(filter(None, [answer["description"], f"`{code}`: {reason}"]))
-        answer["content"]["application/problem+json"]["examples"][str(code)] = {"value": _example_problem(code)}
+    _add_failures(answers, schemas.errors(action))
     return answers
+
+
+def _add_failures(answers: dict[str, Any], reasons: Mapping[ErrorCode, str], *, enveloped: bool = False) -> None:
+    for code, reason in reasons.items():
+        status = code.http_status
+        answer = answers.setdefault(str(status), _failed(status))
+        answer["description"] = "; ".join(filter(None, [answer["description"], f"`{code}`: {reason}"]))
+        if enveloped:
+            answer["content"] = {"application/json": {"schema": {"$ref": REF.format(model="Refusal")}}}
+        else:
+            example = problem_details(schemas.example_error(code), status)
+            answer["content"]["application/problem+json"]["examples"][str(code)] = {"value": example}
 
 
 def _failed(status: int) -> dict[str, Any]:
@@ -228,20 +238,12 @@ def _dialects(route: DialectRoute, registry: Registry, components: Schemas) -> d
         parameters.append(_idempotency_key())
     if parameters:
         operation["parameters"] = parameters
-    schema = record(Message={"type": "string"}, Data=route.answer) if route.enveloped else route.answer
+    schema = record(Message={"type": "string"}, Data=route.answer) if route.envelope else route.answer
     content = {"schema": schema, "example": components.example(schema)}
     answers: dict[str, Any] = {str(route.status): {"description": "Done", "content": {"application/json": content}}}
     operation["responses"] = answers
     operation["security"] = [] if route.anonymous else [{"bearer": []}, {"password": []}]
-    for code, reason in _dialects_errors(route, actions).items():
-        status = code.http_status
-        answer = answers.setdefault(str(status), _failed(status))
-        answer["description"] = "; ".join(filter(None, [answer["description"], f"`{code}`: {reason}"]))
-        if route.enveloped:
-            answer["content"] = {"application/json": {"schema": {"$ref": REF.format(model="Refusal")}}}
-        else:
-            problem = answer["content"]["application/problem+json"]
-            problem["examples"][str(code)] = {"value": _example_problem(code)}
+    _add_failures(answers, _dialects_errors(route, actions), enveloped=bool(route.envelope))
     return operation
 
 
@@ -249,7 +251,7 @@ def _dialects_body(route: DialectRoute, fields: dict[str, Schema], examples: dic
     """The body as JSON, and as a form if the route accepts one. The messenger treats a null field as left out."""
     required = [name for name in fields if name not in (*route.optional, *route.one_of)]
     example = {name: value for name, value in examples.items() if name in (*required, *route.one_of[:1])}
-    if route.enveloped:
+    if route.envelope:
         fields = fields | {name: _or_null(fields[name]) for name in (*route.optional, *route.one_of)}
     schema: Schema = {"type": "object", "required": required, "properties": fields}
     if route.one_of:
@@ -267,7 +269,7 @@ def _or_null(schema: Schema) -> Schema:
 
 def _others_null(route: DialectRoute, alternative: str) -> Schema:
     """The rule that all alternative fields but one are null or absent; empty if the route allows no null."""
-    if not route.enveloped:
+    if not route.envelope:
         return {}
     is_null: Schema = {"type": "null"}
     return {"properties": {name: {"not": is_null} if name == alternative else is_null for name in route.one_of}}
@@ -290,7 +292,3 @@ _REFUSAL: Schema = {
     "description": "An error of the messenger's routes.",
     **record(Message={"type": "string", "description": "What is wrong"}, Data={"type": "null"}),
 }
-
-
-def _example_problem(code: ErrorCode) -> dict[str, Any]:
-    return problem_details(schemas.example_error(code), code.http_status)

@@ -15,12 +15,17 @@ PROBLEM: Final = "application/problem+json"
 def problem(error: Error, status: int | None = None) -> Response:
     """An error as problem details (RFC 9457)."""
     status = error.code.http_status if status is None else status
+    return Response(orjson.dumps(problem_details(error, status)), status, headers_of(error, status), PROBLEM)
+
+
+def headers_of(error: Error, status: int) -> dict[str, str]:
+    """The headers of an answer with an error."""
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if "retry_after" in error.details:
         headers["Retry-After"] = str(error.details["retry_after"])
-    return Response(orjson.dumps(problem_details(error, status)), status, headers, PROBLEM)
+    return headers
 
 
 def problem_details(error: Error, status: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import httpcore
 import orjson
 
 from tidings import __version__
-from tidings.contract.actions import WEBHOOK_EVENT
+from tidings.contract.administration import WEBHOOK_EVENT
 from tidings.contract.errors import invalid
 from tidings.contract.events import ENTRIES, EVENTS
 from tidings.contract.models import timestamp

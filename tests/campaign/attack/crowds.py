@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 from tests.campaign.attack.doors import IN, knock
 from tests.campaign.support.clients import ENGINE_PATH
-from tests.campaign.support.lab import Area, Lab, Server, ms, neighbour, until
+from tests.campaign.support.lab import Area, Lab, Server, ms, neighbour, pace, until
 from tests.campaign.support.report import Seen
 from tests.campaign.support.wire import GONE, Connection, Refused, WebSocket, ask, handshake, head
 
@@ -116,7 +116,7 @@ async def given_up(lab: Lab) -> Seen:
                 for connection in trickling:
                     with suppress(*GONE):
                         connection.writer.write(b"x")
-                await asyncio.sleep(1)  # the pace: a byte a second
+                await pace(1)  # a byte a second
 
         dripping = asyncio.create_task(trickle())
         began = asyncio.get_running_loop().time()

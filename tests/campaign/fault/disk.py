@@ -9,10 +9,10 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from tests.campaign.support.lab import Area, Lab, Server, until
+from tests.campaign.support.lab import Area, Lab, Server, pace, until
 from tests.campaign.support.load import Load, load
 from tests.campaign.support.report import NotTried, Seen
 from tests.campaign.support.wire import GONE
@@ -89,7 +89,7 @@ async def full(lab: Lab) -> Seen:
                     pass
             ready = await _until_status(server, "/health/ready", 503, 30)
             acked = len(traffic.acks)
-            await asyncio.sleep(lab.size(3, 10))
+            await pace(lab.size(3, 10))
             reads = [
                 await _status(server, path, token) for path in ("/api/rooms", "/api/search?query=x", "/health/live")
             ]
@@ -118,19 +118,18 @@ async def stop_on_full_disk(lab: Lab) -> Seen:
                     pass
             await _until_status(server, "/health/ready", 503, 30)
             before, began = server.processor_seconds(), time.monotonic()
-            pid = server.pid
-            os.kill(pid, 15)
-            spent = before
-            while (
-                time.monotonic() - began < 25 and server._process is not None and server._process.returncode is None
-            ):
-                try:
-                    spent = server.processor_seconds()
-                except OSError:
-                    break
-                await asyncio.sleep(0.2)
             process = server._process
             assert process is not None
+            os.kill(server.pid, 15)
+            spent = before
+
+            async def has_ended() -> bool:
+                nonlocal spent
+                with suppress(OSError):  # it has ended
+                    spent = server.processor_seconds()
+                return process.returncode is not None
+
+            await until(has_ended, 25)
             status = process.returncode
             seen = f"status {status}" if status is not None else "still running"
             seen += f" after {time.monotonic() - began:.1f} s, {spent - before:.1f} s of processor time"
@@ -145,7 +144,7 @@ async def immutable(lab: Lab) -> Seen:
         files = [server.data_dir / name for name in ("tidings.db", "tidings.db-wal")]
         _run("chattr", "+i", *map(str, files))
         try:
-            await asyncio.sleep(lab.size(4, 15))
+            await pace(lab.size(4, 15))
             reads = await _status(server, "/api/rooms", server.tokens["writer0"])
         finally:
             _run("chattr", "-i", *map(str, files))
@@ -165,9 +164,9 @@ async def _notices(lab: Lab, name: str, break_it: str) -> Seen:
         else:
             os.truncate(path, 0)
         # No readiness check here, which would look immediately: writers must be refused without one.
-        await asyncio.sleep(NOTICE_S)
+        await pace(NOTICE_S)
         acked = len(traffic.acks)
-        await asyncio.sleep(lab.size(3, 10))
+        await pace(lab.size(3, 10))
         later = len(traffic.acks) - acked
         ready = await _status(server, "/health/ready")
         seen = f"{later} acked {NOTICE_S:.0f} s later, ready {ready}; {dict(traffic.refused)}"
@@ -195,7 +194,7 @@ async def renamed(lab: Lab) -> Seen:
         away = server.data_dir.with_name("away")
         server.data_dir.rename(away)
         try:
-            await asyncio.sleep(lab.size(4, 15))
+            await pace(lab.size(4, 15))
         finally:
             away.rename(server.data_dir)
         first = await traffic.acknowledged(30)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
-from tests.campaign.support.lab import Area, Lab
+from tests.campaign.support.lab import Area, Lab, pace
 from tests.campaign.support.load import KINDS, Load, load
 from tests.campaign.support.report import Seen
 from tests.support.network import Conditions, Network, network
@@ -81,7 +80,7 @@ async def cut_in_frames(lab: Lab) -> Seen:
                 if lab.random.random() < 0.5:
                     direction = lab.random.choice(("up", "down"))
                     link.cut_after(direction, lab.random.randint(1, 900), reset=lab.random.random() < 0.7)
-            await asyncio.sleep(0.3)
+            await pace(0.3)
             await traffic.acknowledged(1 if len(traffic.acks) > before else 3, 60)
         return f"{cuts} times half of them cut, {bad.opened} connections"
 
@@ -112,7 +111,7 @@ async def frozen(lab: Lab) -> Seen:
     async def weather(lab: Lab, bad: Network, traffic: Load) -> str:
         for length in lengths:
             bad.freeze()
-            await asyncio.sleep(length)
+            await pace(length)
             bad.thaw()
             await traffic.acknowledged(10, 90)
         return f"frozen for {', '.join(f'{length:.0f}' for length in lengths)} s"
@@ -128,7 +127,7 @@ async def half_open(lab: Lab) -> Seen:
     async def weather(lab: Lab, bad: Network, traffic: Load) -> str:
         for n in range(rounds):
             bad.swallow(*directions[n])  # type: ignore[arg-type]
-            await asyncio.sleep(5)
+            await pace(5)
             bad.heal()
             await traffic.acknowledged(10, 120)
         return f"{rounds} × 5 s"
@@ -142,7 +141,7 @@ async def refused(lab: Lab) -> Seen:
         for _ in range(lab.size(2, 6)):
             bad.refuse()
             bad.cut()
-            await asyncio.sleep(lab.size(2, 8))
+            await pace(lab.size(2, 8))
             bad.heal()
             await traffic.acknowledged(10, 90)
         return f"{bad.opened} connections"

@@ -14,7 +14,7 @@ import asyncpg
 
 from tests.campaign.fault.disk import WHOLE, _status, _until_status
 from tests.campaign.support.clients import Plain
-from tests.campaign.support.lab import Area, Lab, Server
+from tests.campaign.support.lab import Area, Lab, Server, pace
 from tests.campaign.support.load import Load, load
 from tests.campaign.support.report import NotTried, Seen
 from tests.db.postgresql import execute
@@ -52,7 +52,7 @@ async def terminated(lab: Lab) -> Seen:
         while time.monotonic() < until:
             for pid in await _backends(conn):
                 ended += await conn.fetchval("SELECT pg_terminate_backend($1)", pid)
-            await asyncio.sleep(0.3)
+            await pace(0.3)
         first = await traffic.acknowledged(30)
         violations = await traffic.finish()
         seen = f"{ended} terminated, first ack {first:.2f} s after; {traffic.told(violations)}"
@@ -79,7 +79,7 @@ async def locked_row(lab: Lab) -> Seen:
             answer = await other.call("message", {"room_id": traffic.rooms[1], "content": "x"}, 60)
             waits.append(time.monotonic() - asked)
             acked += answer["ok"]
-            await asyncio.sleep(0.1)
+            await pace(0.1)
         other.abort()
         ready = await _status(server, "/health/ready")
         await transaction.rollback()
@@ -105,7 +105,7 @@ async def silent(lab: Lab) -> Seen:
             asked = time.monotonic()
             await _status(server, "/health/ready")
             answered = time.monotonic() - asked
-            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - began)))
+            await pace(max(0.0, seconds - (time.monotonic() - began)))
         finally:
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)
@@ -130,7 +130,7 @@ async def stop_beside_silence(lab: Lab) -> Seen:
         try:
             for pid in frozen:
                 os.kill(pid, signal.SIGSTOP)
-            await asyncio.sleep(1)
+            await pace(1)
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)
             with suppress(TimeoutError):
@@ -160,7 +160,7 @@ async def _altered(lab: Lab, change: str, back: str, expected: str) -> Seen:
             for pid in await _backends(conn):
                 await conn.fetchval("SELECT pg_terminate_backend($1)", pid)
             ready = await _until_status(server, "/health/ready", 503, 15)
-            await asyncio.sleep(lab.size(2, 6))
+            await pace(lab.size(2, 6))
             reads: Any = await _status(server, "/api/rooms", server.tokens["writer0"])
             live = await _status(server, "/health/live")
         finally:
@@ -194,14 +194,14 @@ async def no_free_connection(lab: Lab) -> Seen:
             with suppress(asyncpg.TooManyConnectionsError):
                 while len(taken) < 1_000:
                     taken.append(await asyncpg.connect(url))
-            await asyncio.sleep(1)
+            await pace(1)
             for pid in await _backends(conn):
                 if pid not in {connection.get_server_pid() for connection in taken}:
                     await conn.fetchval("SELECT pg_terminate_backend($1)", pid)
             with suppress(asyncpg.TooManyConnectionsError):
                 while len(taken) < 1_000:
                     taken.append(await asyncpg.connect(url))
-            await asyncio.sleep(lab.size(3, 10))
+            await pace(lab.size(3, 10))
         finally:
             for connection in taken:
                 await connection.close()

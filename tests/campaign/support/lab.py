@@ -218,6 +218,11 @@ async def until(holds: Callable[[], Awaitable[bool]], within_s: float) -> bool:
     return False
 
 
+async def pace(seconds: float) -> None:
+    """How long a fault lasts, or the time between two: its pace. For a state to come, use `until`."""
+    await asyncio.sleep(seconds)
+
+
 def ms(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
 

@@ -1,10 +1,9 @@
-"""The messenger's REST routes. Every answer has the same envelope."""
+"""The handlers of the messenger's REST routes. Every answer has the same envelope."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -19,8 +18,9 @@ from tidings.auth.principal import Principal
 from tidings.auth.tokens import now_ms
 from tidings.contract.errors import ActionError, Error, ErrorCode, invalid, not_found
 from tidings.contract.models import timestamp
-from tidings.gateways.dialects.messenger import PATH, MessengerClient, MessengerFields, envelope, message_of, to_send
-from tidings.gateways.dialects.mounting import Dialects
+from tidings.gateways.dialects.messenger import PATH, MessengerFields, envelope, message_of, to_send
+from tidings.gateways.dialects.routes import DialectRoute
+from tidings.gateways.problems import headers_of
 from tidings.gateways.request_log import RECORD, RequestRecord
 from tidings.gateways.rest import (
     MAX_ANONYMOUS_BODY,
@@ -45,7 +45,7 @@ OTHER_ROUTES = "messenger: no such route"
 """The name of the routes that refuse every other request."""
 
 
-class _MessengerRequest:
+class MessengerRequest:
     """One request: its fields, and the execution of its actions."""
 
     def __init__(self, request: Request, parts: Parts, dispatcher: Dispatcher, caller: Principal | None) -> None:
@@ -97,26 +97,18 @@ class _MessengerRequest:
         self.headers["Link"] = f'<{quote(self.http.url.path)}?{urlencode(page)}>; rel="next"'
 
 
-async def _create_user(request: _MessengerRequest) -> object:
-    return await _credentials(request, "register")
-
-
-async def _login(request: _MessengerRequest) -> object:
-    return await _credentials(request, "login")
-
-
-async def _credentials(request: _MessengerRequest, action: str) -> object:
+async def sign_in(request: MessengerRequest, action: str) -> object:
     credentials = await request.ask(action, request.fields.take(username="Username", password="Password"))
     request.record.user = credentials["user"]["username"]
     return credentials["token"]
 
 
-async def _logout(request: _MessengerRequest) -> object:
+async def logout(request: MessengerRequest) -> object:
     await request.ask("logout", {})
     return None
 
 
-async def _profile(request: _MessengerRequest) -> object:
+async def profile(request: MessengerRequest) -> object:
     request.fields.take(username="Username")
     profile = await request.ask("get_profile", {"username": _in_path(request)})
     assert request.caller is not None
@@ -128,7 +120,7 @@ async def _profile(request: _MessengerRequest) -> object:
     }
 
 
-async def _create_conversation(request: _MessengerRequest) -> object:
+async def create_conversation(request: MessengerRequest) -> object:
     recipient, recipients = request.fields["Recipient"], request.fields["Recipients"]
     if (recipient is None) == (recipients is None):
         raise invalid("Recipient", "give either it or Recipients")
@@ -137,7 +129,7 @@ async def _create_conversation(request: _MessengerRequest) -> object:
     return room["room_id"]
 
 
-async def _conversations(request: _MessengerRequest) -> object:
+async def conversations(request: MessengerRequest) -> object:
     page = request.page("after", "limit")
     answer = await request.ask("get_rooms", {"member": True, "limit": _ROOMS_PER_PAGE} | page, strict=False)
     rooms, after = answer["rooms"], answer["next"]
@@ -167,7 +159,7 @@ async def _conversations(request: _MessengerRequest) -> object:
     ]
 
 
-async def _members(request: _MessengerRequest, room: Mapping[str, Any], *, counted: bool) -> list[str] | None:
+async def _members(request: MessengerRequest, room: Mapping[str, Any], *, counted: bool) -> list[str] | None:
     """The usernames of a room's members; None if the caller is no longer one."""
     assert request.caller is not None
     if room["kind"] == "direct":
@@ -183,28 +175,28 @@ async def _members(request: _MessengerRequest, room: Mapping[str, Any], *, count
     return [member["username"] for member in answer["members"]]
 
 
-async def _create_message(request: _MessengerRequest) -> object:
+async def create_message(request: MessengerRequest) -> object:
     payload = to_send(request.fields)
     take_idempotency_key(request.http, payload)
     return (await request.ask("message", payload))["id"]
 
 
-async def _edit_message(request: _MessengerRequest) -> object:
+async def edit_message(request: MessengerRequest) -> object:
     return message_of(await request.ask("edit", request.fields.take(message_id="MessageId", content="Message")))
 
 
-async def _delete_message(request: _MessengerRequest) -> object:
+async def delete_message(request: MessengerRequest) -> object:
     request.fields.take(message_id="MessageId")
     await request.ask("delete", {"message_id": _in_path(request)})
     return None
 
 
-def _in_path(request: _MessengerRequest) -> str:
+def _in_path(request: MessengerRequest) -> str:
     (value,) = request.http.path_params.values()
     return str(value)
 
 
-async def _messages(request: _MessengerRequest) -> object:
+async def messages(request: MessengerRequest) -> object:
     request.fields.take(room_id="ConversationId")
     room = {"room_id": _in_path(request)}
     page = request.page("before", "limit")
@@ -224,22 +216,6 @@ async def _messages(request: _MessengerRequest) -> object:
     return [message_of(message) for message in messages]
 
 
-_Endpoint = Callable[[_MessengerRequest], Awaitable[object]]
-_ROUTES: Final[tuple[tuple[str, _Endpoint, int, str], ...]] = (
-    ("POST /user", _create_user, 201, "User created"),
-    ("POST /user/login", _login, 200, "Logged in"),
-    ("POST /user/logout", _logout, 200, "Logged out"),
-    ("GET /user/{Username}", _profile, 200, "Profile"),
-    ("POST /conversation", _create_conversation, 201, "Conversation created"),
-    ("GET /conversation", _conversations, 200, "Conversations"),
-    ("POST /message", _create_message, 201, "Message created"),
-    ("PUT /message", _edit_message, 200, "Message edited"),
-    ("DELETE /message{MessageId}", _delete_message, 200, "Message deleted"),  # documented without a slash
-    ("DELETE /message/{Id}", _delete_message, 200, "Message deleted"),
-    ("GET /message/{Id}", _messages, 200, "Messages"),
-)
-_ANONYMOUS = (_create_user, _login)
-_WITHOUT_BODY = (_logout, _profile, _conversations, _delete_message, _messages)
 _OTHER_PATHS = (
     PATH,
     "/user",
@@ -252,35 +228,27 @@ _OTHER_PATHS = (
 )
 
 
-def mount(dialects: Dialects) -> None:
-    dialects.add_websocket(PATH, MessengerClient)
-    dialects.add_routes(partial(_install, parts=dialects.backend.parts, dispatcher=dialects.backend.dispatcher))
-
-
-def _install(web: FastAPI, parts: Parts, dispatcher: Dispatcher) -> None:
+def install(web: FastAPI, routes: Iterable[DialectRoute], parts: Parts, dispatcher: Dispatcher) -> None:
     """Add the documented endpoints. Other requests under their paths are refused in the same envelope."""
-    for route, handler, status, text in _ROUTES:
-        method, path = route.split(" ")
-        endpoint = _endpoint(handler, status, text, parts, dispatcher)
-        web.add_api_route(path, endpoint, methods=[method], include_in_schema=False)
+    for route in routes:
+        endpoint = _endpoint(route, parts, dispatcher)
+        web.add_api_route(route.url, endpoint, methods=[route.method], include_in_schema=False)
     for path in _OTHER_PATHS:
         web.add_api_route(path, _refuse_unknown, methods=_METHODS, name=OTHER_ROUTES, include_in_schema=False)
 
 
-def _endpoint(
-    handler: _Endpoint, status: int, text: str, parts: Parts, dispatcher: Dispatcher
-) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(route: DialectRoute, parts: Parts, dispatcher: Dispatcher) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         record: RequestRecord = request.scope[RECORD]
-        messenger_request = _MessengerRequest(request, parts, dispatcher, None)
+        messenger_request = MessengerRequest(request, parts, dispatcher, None)
         try:
-            if handler not in _ANONYMOUS:
+            if not route.anonymous:
                 messenger_request.caller = await bearer(request, parts.auth)
                 record.user = messenger_request.caller.username
-            if handler not in _WITHOUT_BODY:
-                body = await body_of(request, MAX_ANONYMOUS_BODY if handler in _ANONYMOUS else MAX_BODY)
+            if route.body:
+                body = await body_of(request, MAX_ANONYMOUS_BODY if route.anonymous else MAX_BODY)
                 messenger_request.fields = MessengerFields(json_object(body) if body else {})
-            data = await handler(messenger_request)
+            data = await route.serve(messenger_request)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception as problem:
@@ -288,7 +256,7 @@ def _endpoint(
             record.outcome = error.code
             return _refusal(error, messenger_request.fields.describe(error))
         record.outcome = "ok"
-        return _response(envelope(text, data), status, messenger_request.headers)
+        return _response(envelope(route.envelope, data), route.status, messenger_request.headers)
 
     return endpoint
 
@@ -307,12 +275,8 @@ async def _refuse_unknown(request: Request) -> Response:
 
 
 def _refusal(error: Error, text: str) -> Response:
-    headers = {}
-    if error.code.http_status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if "retry_after" in error.details:
-        headers["Retry-After"] = str(error.details["retry_after"])
-    return _response(envelope(text), error.code.http_status, headers)
+    status = error.code.http_status
+    return _response(envelope(text), status, headers_of(error, status))
 
 
 def _response(envelope: object, status: int, headers: Mapping[str, str]) -> Response:

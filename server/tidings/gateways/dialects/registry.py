@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from tidings.gateways.dialects import channels, channels_routes, messenger_rest, messenger_routes, rooms, topics
+from tidings.gateways.dialects import channels_routes, messenger_routes, rooms, topics
 from tidings.gateways.dialects.routes import DialectRoute, Tag
 
-DIALECTS: Final = (channels.mount, messenger_rest.mount, rooms.mount, topics.mount)
+DIALECTS: Final = (channels_routes.mount, messenger_routes.mount, rooms.mount, topics.mount)
 ROUTES: Final[tuple[DialectRoute, ...]] = (*channels_routes.ROUTES, *messenger_routes.ROUTES, *topics.ROUTES)
 
 

@@ -1,10 +1,10 @@
-"""The description of a dialect's HTTP routes, and the schemas of their answers."""
+"""A dialect's HTTP routes: what serves each and describes it, and the schemas of their answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tidings.contract.errors import ErrorCode
 
@@ -46,9 +46,10 @@ class Tag(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DialectRoute:
-    """One HTTP route of a dialect, for the OpenAPI document.
+    """One HTTP route of a dialect: it is served and described from this.
 
     Args:
+        serve: returns the data of the answer.
         path, query, body: name of a field -> the field of a canonical action, "action.field".
         one_of: fields of the body of which exactly one is given.
         optional: fields of the body that may be left out.
@@ -63,6 +64,7 @@ class DialectRoute:
     name: str
     tag: Tag
     summary: str
+    serve: Callable[..., Awaitable[Any]]
     answer: Schema
     status: int = 200
     path: Mapping[str, str] = field(default_factory=dict)
@@ -76,8 +78,8 @@ class DialectRoute:
     form: bool = False
     keyed: bool = False
     token: str = ""
-    enveloped: bool = False
-    """Answers and refusals are `{Message, Data}`."""
+    envelope: str = ""
+    """The `Message` of answers that are `{Message, Data}`, as refusals are then; empty: neither is."""
 
     @property
     def method(self) -> str:

@@ -33,21 +33,6 @@ from tidings.transport.addresses import host_of, is_loopback
 from tidings.transport.buffered_session import Scope
 from tidings.transport.websocket_server import WebSocketSession
 
-ROUTES: Final = (
-    DialectRoute(
-        http="GET /token",
-        name="topics_token",
-        tag=Tag("dialect: topics", "Topics over a WebSocket with the token in its path"),
-        summary="Get a token of a user, created if necessary: with `TIDINGS_DEV_TOKENS`, on the server's own machine",
-        answer=record(token=TOKEN, expires_at=TIME),
-        query={"username": "register.username"},
-        errors=(ErrorCode.INVALID, ErrorCode.FORBIDDEN, ErrorCode.CONFLICT),
-        anonymous=True,
-        token="token",
-    ),
-)
-"""It is served with `TIDINGS_DEV_TOKENS`."""
-
 MAX_TOKEN = 4096
 """Characters."""
 ROOMS_PER_PAGE = 500
@@ -244,32 +229,54 @@ def _failed(action: str | None, code: str, message: str) -> dict[str, Any]:
 # -- tokens for development ------------------------------------------------------------------------------------------
 
 
+async def _give_token(request: Request, auth: Auth) -> dict[str, str]:
+    _check_is_local(request)
+    usernames = request.query_params.getlist("username")
+    if len(usernames) != 1:
+        raise invalid("username", "required, exactly once")
+    token, expires_at = await auth.token_for(usernames[0])
+    return {"token": token, "expires_at": timestamp(expires_at)}
+
+
+ROUTES: Final = (
+    DialectRoute(
+        http="GET /token",
+        name="topics_token",
+        tag=Tag("dialect: topics", "Topics over a WebSocket with the token in its path"),
+        summary="Get a token of a user, created if necessary: with `TIDINGS_DEV_TOKENS`, on the server's own machine",
+        serve=_give_token,
+        answer=record(token=TOKEN, expires_at=TIME),
+        query={"username": "register.username"},
+        errors=(ErrorCode.INVALID, ErrorCode.FORBIDDEN, ErrorCode.CONFLICT),
+        anonymous=True,
+        token="token",
+    ),
+)
+"""It is served with `TIDINGS_DEV_TOKENS`."""
+
+
 def _install(web: FastAPI, auth: Auth, dispatcher: Dispatcher, *, dev_tokens: bool) -> None:
     """Add `GET /token?username=`: with `dev_tokens` it gives a token to any program on this machine.
 
     It is `not_found` without `dev_tokens`, and `forbidden` for a request that may come from elsewhere: through a
     proxy, or from a page of another origin.
     """
+    (route,) = ROUTES
 
     async def token(request: Request) -> Response:
         if not dev_tokens:
             raise HTTPException(404)
         record: RequestRecord = request.scope[RECORD]
         try:
-            _check_is_local(request)
-            usernames = request.query_params.getlist("username")
-            if len(usernames) != 1:
-                raise invalid("username", "required, exactly once")
-            new_token, expires_at = await auth.token_for(usernames[0])
+            data = await route.serve(request, auth)
         except Exception as error:
             refusal = dispatcher.describe(error, "token", record.request_id)
             record.outcome = refusal.code
             return problem(refusal)
         record.outcome = "ok"
-        body = orjson.dumps({"token": new_token, "expires_at": timestamp(expires_at)})
-        return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
+        return Response(orjson.dumps(data), headers={"Cache-Control": "no-store"}, media_type="application/json")
 
-    web.add_api_route("/token", token, methods=["GET"], name="token", include_in_schema=False)
+    web.add_api_route(route.url, token, methods=[route.method], name="token", include_in_schema=False)
 
 
 _PROXY_HEADERS: Final = frozenset(
