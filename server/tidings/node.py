@@ -166,7 +166,9 @@ class Node:
         followers = self.indexer, self.webhooks
         self.journal = Journal(self.database, self.delivery, self.cursors, followers, self.metrics, quotas)
         self.authors = StreamAuthors(self.journal, self.hub.streams)
-        self.interruptions = Interruptions(self.database, self.journal, self.auth.server, **options.streams)
+        self.interruptions = Interruptions(
+            self.database, self.journal, self.auth.server, self.hub.streams.expect, **options.streams
+        )
         self.outbox = Outbox(self.database, self.journal, self.auth.server)
         self.epochs: Epochs = Epochs(
             self.database,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -230,18 +230,7 @@ class Streams:
     async def show(self, connection: Connection) -> None:
         """Send a connection that has caught up all of the text of each stream in its rooms."""
         known = await self._open.read(None)
-        missing = [
-            (room_key, seq)
-            for room_key, seq, _ in known
-            if room_key in connection.rooms and seq not in self._by_room.get(room_key, {})
-        ]
-        if missing:
-            rows = await self._db.read(lambda conn: log.at(conn, missing))
-            for row in rows.values():
-                live_room = self._rooms.get(row.room_key)
-                if live_room is not None and row.state in STREAMING and row.message_id not in self._ended:
-                    assert row.message_id is not None
-                    self.open(row.room_key, live_room.name.room_id, row.message_id, row.seq, row.content or "")
+        await self._read([stream for stream in known if stream.room_key in connection.rooms])
         for room_key, seq, _ in known:
             stream = self._by_room.get(room_key, {}).get(seq)
             live_room = self._rooms.get(room_key)
@@ -251,6 +240,41 @@ class Streams:
             connection.link.write(_batch(stream, 0))
 
     # -- from other nodes ----------------------------------------------------------------------------------------
+
+    def expect(self, known: Sequence[streams.OpenStream]) -> None:
+        """Read the text of these streams if more of it is stored than is known here: pieces were lost."""
+        if self._lacks(known):
+            self._start(self._read(known))
+
+    def _lacks(self, known: Sequence[streams.OpenStream]) -> list[tuple[int, int]]:
+        """(room, seq) of those in live rooms whose stored text is longer than the one here."""
+        lacking = []
+        for room_key, seq, length in known:
+            if room_key in self._rooms:
+                stream = self._by_room.get(room_key, {}).get(seq)
+                if stream is None or len(stream.content) < length:
+                    lacking.append((room_key, seq))
+        return lacking
+
+    async def _read(self, known: Sequence[streams.OpenStream]) -> None:
+        lacking = self._lacks(known)
+        rows = await self._db.read(lambda conn: log.at(conn, lacking)) if lacking else {}
+        for row in rows.values():
+            live_room = self._rooms.get(row.room_key)
+            if live_room is None or row.state not in STREAMING or row.message_id in self._ended:
+                continue
+            assert row.message_id is not None
+            stored = row.content or ""
+            stream = self.open(row.room_key, live_room.name.room_id, row.message_id, row.seq, stored)
+            if len(stored) > len(stream.content):
+                stream.replace(stored)
+                stream.shared = len(stored)
+            self.changed(stream)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = spawn(work, "the missing text of streams")
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
 
     def received(self, piece: Piece) -> None:
         """Text that was appended on another node."""
@@ -264,9 +288,7 @@ class Streams:
             self._schedule(0)
             return
         if stream.ahead is None:
-            task = spawn(self._read_missing(stream), "missing text of a stream")
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+            self._start(self._read_missing(stream))
         offset, text = stream.ahead or (piece.offset, "")
         joins = offset <= piece.offset <= offset + len(text)
         stream.ahead = (offset, text[: piece.offset - offset] + piece.text) if joins else (piece.offset, piece.text)

@@ -175,15 +175,17 @@ class Interruptions(Periodic):
         database: Database,
         journal: Journal,
         server: Callable[[], Awaitable[Principal]],
+        look: Callable[[Sequence[OpenStream]], None],
         *,
         silence_s: float = SILENCE_S,
         check_s: float = CHECK_S,
     ) -> None:
-        """`server`: returns the server's account, in whose name they end."""
+        """`server`: returns the server's account, in whose name they end. `look`: gets all streams at each round."""
         super().__init__(check_s, logger, "silent streams could not be ended")
         self._db = database
         self._journal = journal
         self._server = server
+        self._look = look
         self._silence_s = silence_s
         self._unchanged: dict[OpenStream, float] = {}
         """The streams at the last look, and since when each has had that length."""
@@ -191,6 +193,7 @@ class Interruptions(Periodic):
     async def _round(self) -> None:
         now = asyncio.get_running_loop().time()
         found = await self._db.read(streams.streaming)
+        self._look(found)
         self._unchanged = {stream: self._unchanged.get(stream, now) for stream in found}
         silent = [stream for stream, since in self._unchanged.items() if now - since >= self._silence_s]
         if not silent:
