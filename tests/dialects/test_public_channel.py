@@ -14,10 +14,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import Connection as Transaction
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
-from tests.dialects.channels_client import CHANNELS, bearer, entered, link, opened
+from tests.dialects.channels_client import bearer, entered, link, opened
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 from tidings.cli.commands import main
@@ -74,19 +74,6 @@ async def test_newcomers_miss_and_repeat_nothing_while_messages_are_sent(gateway
         received = await asyncio.gather(*(listen(f"user{at}", at) for at in range(8)))
         await talking
     assert all(contents == [*map(str, range(number))] for contents in received)
-
-
-async def test_socketio_and_the_public_channel_exchange_messages(gateway: RunningNode) -> None:
-    async with (
-        entered(gateway, "ana", "pub_ws") as ana,
-        connected(gateway.url, await gateway.register("ben")) as ben,
-    ):
-        await ben.ask("subscribe", topic_name="public")
-        await ana.say("hi, ben")
-        message = await ben.event("message")
-        assert (message["sender"], message["content"], message["topic_name"]) == ("ana", "hi, ben", "public")
-        await ben.ask("message", topic_name="public", content="hi, ana")
-        assert [await ana.message() for _ in range(2)] == [("ana", "hi, ben"), ("ben", "hi, ana")]
 
 
 async def test_no_visitor_owns_the_public_channel(gateway: RunningNode) -> None:
@@ -168,25 +155,6 @@ async def _usernames(gateway: RunningNode) -> list[str]:
         return list(conn.scalars(select(users.c.username)))
 
     return await gateway.node.database.read(load)
-
-
-@pytest.mark.parametrize("channel", CHANNELS)
-async def test_a_slow_consumer_of_a_channel_is_closed(sqlite_url: str, tmp_path: Path, channel: str) -> None:
-    async with (
-        running_node(sqlite_url, tmp_path, options={"websocket": {"linger": 0.5}}) as gateway,
-        entered(gateway, "omar", channel) as omar,
-    ):
-        ended = gateway.gone()
-        omar.socket.transport.pause_reading()
-        async with asyncio.timeout(3 * DEADLINE_S):
-            with contextlib.suppress(ConnectionClosed):
-                while not ended.is_set():  # excess messages are refused, so go on until the buffer is full
-                    await omar.say("x" * 16_000)
-                    await asyncio.sleep(0)
-            await ended.wait()
-        omar.socket.transport.resume_reading()
-        with pytest.raises(ConnectionClosed):
-            await omar.read()
 
 
 # -- settings --------------------------------------------------------------------------------------------------------
