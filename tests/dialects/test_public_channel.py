@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import Connection as Transaction
@@ -20,7 +19,6 @@ from websockets.typing import Origin
 from tests.dialects.channels_client import bearer, entered, link, opened
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
-from tidings.cli.commands import main
 from tidings.gateways.dialects.channels import PublicChannel
 from tidings_db.models import users
 
@@ -158,17 +156,6 @@ async def _usernames(gateway: RunningNode) -> list[str]:
 
 
 # -- settings --------------------------------------------------------------------------------------------------------
-
-
-def test_settings_are_read_from_an_env_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / ".env").write_text(f"TIDINGS_DATA_DIR={tmp_path / 'here'}\nTIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES=30\n")
-    monkeypatch.chdir(tmp_path)
-    assert main(["token", "ana"]) == 0
-    claims = jwt.decode(capsys.readouterr().out.strip(), options={"verify_signature": False})
-    assert claims["exp"] - claims["iat"] == 30 * 60
-    assert (tmp_path / "here" / "tidings.db").exists()
 
 
 @pytest.mark.parametrize("action", ["subscribe", "connect_to_room"])
