@@ -142,21 +142,6 @@ async def test_a_connection_closes_at_its_tokens_expiry_unless_it_authenticates_
         assert kept.of("closing") == []
 
 
-async def test_a_refreshed_token_keeps_a_connection_open(
-    server: RunningNode, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await server.register("omar")
-    token = await _short(server, "omar", HOUR_S)
-    timers = expiry_timers(monkeypatch, server)
-    async with connected(server.url, token, device="laptop") as expiring, connected(server.url, token) as kept:
-        refreshed = await http.post("/api/refresh", headers=_bearer(token))
-        answer = await kept.ask("authenticate", token=refreshed.json()["token"])
-        assert answer["token_expires_at"] == refreshed.json()["expires_at"]
-        timers.advance(HOUR_S)
-        await check_closed(expiring, "token_expired")
-        await kept.ask("get_rooms")
-
-
 async def test_a_shorter_token_closes_the_connection_sooner(
     lite: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,30 +211,6 @@ async def test_a_session_withdrawn_by_another_process_loses_its_connections(watc
         assert await _refusal(watchful.url, token) == "token_revoked"
         await kept.ask("get_rooms")
         assert not kept.closed.is_set()
-
-
-async def test_a_user_disabled_by_another_process_loses_all_access(watchful: RunningNode) -> None:
-    token, second_token = await watchful.register("omar"), await watchful.login("omar")
-    diego = await watchful.register("diego")
-    user = await watchful.node.auth.user("omar")
-    async with (
-        connected(watchful.url, token) as first,
-        connected(watchful.url, second_token, device="phone") as second,
-        connected(watchful.url, diego) as bystander,
-    ):
-        await watchful.node.database.write(lambda conn: users.set_disabled(conn, user.key, True))
-        await asyncio.gather(*(check_closed(client, "token_revoked") for client in (first, second)))
-        assert await _refusal(watchful.url, token) == "token_revoked"
-        async with httpx.AsyncClient(base_url=watchful.url, timeout=30) as http:
-            for path in ("/api/refresh", "/api/logout"):
-                answer = await http.post(path, headers=_bearer(token))
-                assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
-            login = await http.post("/api/login", json={"username": "omar", "password": PASSWORD})
-            assert (login.status_code, login.json()["code"]) == (401, "unauthenticated")
-            taken = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
-            assert taken.status_code == 409
-        await bystander.ask("get_rooms")
-        assert not bystander.closed.is_set()
 
 
 async def test_sessions_and_their_withdrawal_survive_a_restart(server: RunningNode) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import secrets
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -124,16 +122,3 @@ async def test_members_are_listed_by_name_regardless_of_case(server: RunningNode
                 break
             after = {"after": page["next"]}
         assert listed == spelled
-
-
-async def test_only_one_of_several_concurrent_spellings_of_a_name_is_registered(
-    server: RunningNode, http: httpx.AsyncClient
-) -> None:
-    for _ in range(5):
-        name = f"user{secrets.token_hex(4)}"
-        registrations = [
-            http.post("/api/register", json={"username": typed, "password": PASSWORD})
-            for typed in (name, name.upper(), name.title())
-        ]
-        answers = await asyncio.gather(*registrations)
-        assert sorted(answer.status_code for answer in answers) == [201, 409, 409]

@@ -107,19 +107,6 @@ async def test_expired_and_used_up_links_are_not_listed(people: People, room_id:
     assert await _codes(people.omar, room_id) == [usable]
 
 
-async def test_links_are_invisible_to_non_members_and_absent_outside_private_rooms(
-    people: People, room_id: str
-) -> None:
-    await _link(people.omar, room_id)
-    assert await code(people.satoshi, "get_invitation_links", room_id=room_id) == "not_found"
-    await people.omar.ask("kick", room_id=room_id, username="diego")
-    assert await code(people.diego, "get_invitation_links", room_id=room_id) == "not_found"
-    await people.omar.ask("create", topic_name="noticias")
-    assert await code(people.omar, "get_invitation_links", topic_name="noticias") == "forbidden"
-    await people.omar.ask("message", username="diego", content="psst")
-    assert await code(people.omar, "get_invitation_links", username="diego") == "forbidden"
-
-
 async def test_of_those_who_follow_a_link_of_one_use_at_a_time_one_joins(people: People, room_id: str) -> None:
     link = await _link(people.omar, room_id, uses=1)
     async with AsyncExitStack() as stack:

@@ -160,12 +160,6 @@ async def test_an_owner_who_hands_over_the_room_becomes_a_moderator(people: Peop
     assert await code(people.omar, "kick", **ref, username="diego") == "forbidden"
 
 
-async def test_a_direct_conversation_has_no_moderation(people: People) -> None:
-    room = await people.omar.ask("create_conversation", usernames=["diego"])
-    for action in ("kick", "ban", "mute", "unban"):
-        assert await code(people.omar, action, room_id=room["room_id"], username="diego") == "forbidden"
-
-
 async def test_a_blocked_user_cannot_message_or_add_the_blocking_user(people: People) -> None:
     room = await people.omar.ask("create_conversation", usernames=["diego"])
     await people.diego.ask("block", username="omar")

@@ -97,17 +97,6 @@ async def test_a_message_is_on_disk_before_it_is_sent(store: Store, tmp_path: Pa
     assert store.unsent == 1
 
 
-async def test_the_next_process_sends_the_unsent_messages_of_the_last_one(
-    store: Store, running: list[asyncio.Task[None]]
-) -> None:
-    await store.enqueue(ROOM, "zero")
-    log = Log()
-    log.until = 4
-    await send_three(store, log, running)
-    await outbox_is_empty(store)
-    assert list(log.contents.values()) == ["zero", "one", "two", "three"]
-
-
 @pytest.mark.parametrize(
     "fault",
     [
@@ -157,17 +146,6 @@ async def test_a_new_connection_wakes_the_outbox(store: Store, running: list[asy
             outbox.wake()
             await asyncio.sleep(0)
     assert list(log.contents.values()) == ["one", "two", "three"]
-
-
-async def test_a_message_edited_before_the_first_attempt_is_sent_with_the_new_content(
-    store: Store, running: list[asyncio.Task[None]]
-) -> None:
-    unsent = await store.enqueue(ROOM, "zro")
-    assert await store.change(unsent, "zero")
-    log = Log()
-    log.until = 4
-    await send_three(store, log, running)
-    assert list(log.contents.values()) == ["zero", "one", "two", "three"]
 
 
 async def test_a_message_edited_while_its_answer_is_lost_is_edited_on_the_server(
@@ -228,14 +206,6 @@ async def test_a_message_whose_edit_could_not_be_sent_cannot_be_withdrawn(
         await edited.wait()
     await asyncio.sleep(0.1)
     assert not await store.withdraw(unsent)
-
-
-async def test_a_withdrawn_message_is_not_sent(store: Store, running: list[asyncio.Task[None]]) -> None:
-    assert await store.withdraw(await store.enqueue(ROOM, "zero"))
-    log = Log()
-    log.until = 3
-    await send_three(store, log, running)
-    assert list(log.contents.values()) == ["one", "two", "three"]
 
 
 async def test_a_message_waiting_for_a_connection_can_be_withdrawn(

@@ -213,37 +213,6 @@ def _stream(notice: Notice) -> object:
     return "room", notice.change.room if isinstance(notice, MembershipChanged) else notice.room_key
 
 
-class HarmfulPublisher(Publisher):
-    """Delays, loses, repeats and reorders notices, also within a channel. Loses the first of each kind."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self._random = random.Random(seed)
-        self._late: list[Notice] = []
-        self.harm: Counter[tuple[type, str]] = Counter()
-        """How often each fault befell each kind of notice."""
-
-    def deliver(self, notice: Notice) -> None:
-        fault = self._random.choice(["none", "lose", "repeat", "delay", "delay"])
-        if not any(kind is type(notice) for kind, _ in self.harm):
-            fault = "lose"
-        self.harm[type(notice), fault] += 1
-        if fault in ("none", "repeat"):
-            super().deliver(notice)
-        if fault in ("repeat", "delay"):
-            self._late.append(notice)
-        if self._random.random() < 0.3:
-            self.release()
-
-    def release(self) -> None:
-        """Deliver the late notices in any order."""
-        late, self._late = self._late, []
-        if len(late) > 1:
-            self.harm.update((type(notice), "reorder") for notice in late)
-        for notice in self._random.sample(late, len(late)):
-            super().deliver(notice)
-
-
 class HarmfulLink(LinkedBroker):
     """One node's end of a `Wire` that delays, loses, repeats and reorders what comes from other nodes."""
 

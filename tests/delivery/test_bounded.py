@@ -214,31 +214,6 @@ async def test_a_page_is_bounded_in_bytes_and_misses_nothing(server: RunningNode
     assert seq == 3
 
 
-async def test_a_slow_consumer_is_closed_loses_nothing_and_slows_nobody(server: RunningNode) -> None:
-    token, other = await server.register("omar"), await server.register("diego")
-    room_id = await make_topic(server.url, other, "noticias", token)
-    async with (
-        connected(server.url, other) as diego,
-        connected(server.url, token, device="good") as good,
-        reader(server.url, token, device="slow") as slow,
-    ):
-        total = 0
-        while "slow" in {connection.device for connection in server.node.hub.connections}:
-            # The sender's buffer gets answers and messages: few enough that it does not overflow.
-            sent = [diego.send("message", {"room_id": room_id, "content": "x" * 16_000}) for _ in range(20)]
-            assert all(answer["ok"] for answer in await asyncio.gather(*sent))
-            total += 20
-            await good.until(lambda total=total: len(good.of("message")) == total)
-            assert total < 4000
-        await slow.until_closed()
-        received = slow.seqs(room_id)
-        assert received == list(range(1, len(received) + 1))
-        assert len(received) < total
-        assert [m["seq"] for m in good.of("message")] == list(range(1, total + 1))
-    async with connected(server.url, token, device="slow", cursors={room_id: len(received)}) as returned:
-        assert [m["seq"] for m in returned.of("message")] == list(range(len(received) + 1, total + 1))
-
-
 async def test_a_connection_gets_nothing_after_a_dropped_event(server: RunningNode) -> None:
     """Otherwise the reader's cursor would move past the dropped event."""
     token = await server.register("omar")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery.brokers import ChoosyPublisher, HarmfulPublisher, LinkedBroker, RepeatingPublisher, Wire
+from tests.delivery.brokers import ChoosyPublisher, LinkedBroker, RepeatingPublisher, Wire
 from tests.delivery.entries import MESSAGE
 from tests.delivery.support import make_topic, seqs
 from tests.support.client import DEADLINE_S, connected
@@ -252,41 +252,3 @@ async def test_a_notice_that_repeats_earlier_entries_delivers_the_new_ones_witho
 
 
 # -- a broker that keeps no guarantee --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-async def test_members_get_every_entry_once_in_order_if_notices_are_lost_or_reordered(
-    sqlite_url: str, tmp_path: Path, seed: int
-) -> None:
-    """A withdrawn session ends, too: if its notice is lost, the session check finds it."""
-    publisher = HarmfulPublisher(seed)
-    options = {"publisher": publisher, "head_check_s": 0.05, "session_check_s": 0.05, "presence_s": 0.01}
-    async with running_node(sqlite_url, tmp_path, options=options) as server:
-        omar, diego, satoshi = [await server.register(name) for name in ("omar", "diego", "satoshi")]
-        room_id = await make_topic(server.url, omar, "noticias", diego, satoshi)
-        async with connected(server.url, omar) as sender, connected(server.url, diego) as reader:
-            for n in range(60):
-                await sender.ask("message", room_id=room_id, content=str(n))
-                await sender.ask("typing", room_id=room_id, typing=n % 2 == 0)
-                if n % 10 == 0:
-                    await sender.ask("read", room_id=room_id, seq=n + 1)
-                    async with connected(server.url, satoshi):
-                        pass
-            contents = [str(n) for n in range(60)]
-            await reader.until(lambda: reader.contents() == contents)
-            await sender.until(lambda: sender.contents() == contents)
-            async with connected(server.url, await server.login("diego"), device="other") as other:
-                await other.ask("logout")
-                assert (await other.event("closing"))["reason"] == "token_revoked"
-        faults = {fault for _, fault in publisher.harm}
-        assert {"lose", "repeat", "delay", "reorder"} <= faults
-        assert {Appended, Transient} <= {kind for kind, fault in publisher.harm if fault == "lose"}
-
-
-def test_a_harmful_publisher_harms_every_kind_of_notice() -> None:
-    publisher = HarmfulPublisher(1)
-    for _ in range(200):
-        publisher.publish(*NOTICES.values())
-    kinds = {type(notice) for notice in NOTICES.values()}
-    for fault in ("lose", "repeat", "delay", "reorder"):
-        assert {kind for kind, suffered in publisher.harm if suffered == fault} == kinds

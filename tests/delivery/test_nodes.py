@@ -12,7 +12,7 @@ import pytest
 from tests.conformance.wire import eventually
 from tests.delivery.brokers import LinkedBroker, SilentBroker, Wire
 from tests.delivery.support import make_topic, principal, rest, seqs, stored
-from tests.support.client import DEADLINE_S, Client, Refused, connected
+from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 from tidings.cluster import notify
 from tidings.cluster.node_messages import BODY, CONTROL, Sealer
@@ -32,124 +32,6 @@ async def nodes(postgresql_url: str, tmp_path: Path) -> AsyncIterator[tuple[Runn
         running_node(postgresql_url, tmp_path, options={"broker": LinkedBroker(wire)}) as second,
     ):
         yield first, second
-
-
-async def test_messages_sent_on_both_nodes_reach_every_client_in_one_order(
-    nodes: tuple[RunningNode, RunningNode],
-) -> None:
-    first, second = nodes
-    tokens = [await first.register(name) for name in ("omar", "diego")]
-    room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
-    clients = [
-        await Client(node.url, token, device=str(n)).connect()
-        for n, (node, token) in enumerate(
-            [(first, tokens[0]), (second, tokens[1]), (second, tokens[0]), (first, tokens[1])]
-        )
-    ]
-    sent = [
-        client.send("message", {"room_id": room_id, "content": f"{k} {n}", "client_id": f"{k} {n}"})
-        for n in range(60)
-        for k, client in enumerate(clients)
-    ]
-    assert all(answer["ok"] for answer in await asyncio.gather(*sent))
-    for client in clients:
-        await client.until(lambda client=client: len(client.of("message")) == 240)
-        assert seqs(client, room_id) == list(range(1, 241))
-        assert client.contents() == clients[0].contents()
-    for k, client in enumerate(clients):
-        mine = [content for content in client.contents() if content.startswith(f"{k} ")]
-        assert mine == [f"{k} {n}" for n in range(60)]
-        await client.close()
-
-
-async def test_a_client_id_counts_once_on_both_nodes(nodes: tuple[RunningNode, RunningNode]) -> None:
-    first, second = nodes
-    token = await first.register("omar")
-    room_id = await make_topic(first.url, token, "noticias")
-    async with connected(first.url, token, device="a") as here, connected(second.url, token, device="b") as there:
-        sent = [
-            client.send("message", {"room_id": room_id, "content": "x", "client_id": f"{n}"})
-            for n in range(20)
-            for client in (here, there)
-        ]
-        answers = [(await answer)["data"] for answer in sent]
-        assert answers[0::2] == answers[1::2]
-        assert sorted(answer["seq"] for answer in answers[0::2]) == list(range(1, 21))
-
-
-async def test_concurrent_direct_conversations_on_two_nodes_are_one(
-    nodes: tuple[RunningNode, RunningNode],
-) -> None:
-    first, second = nodes
-    tokens = [await first.register(name) for name in ("omar", "diego")]
-    async with connected(first.url, tokens[0]) as omar, connected(second.url, tokens[1]) as diego:
-        both = [
-            omar.send("message", {"username": "diego", "content": "from omar"}),
-            diego.send("message", {"username": "omar", "content": "from diego"}),
-        ]
-        room_ids = {(await answer)["data"]["room_id"] for answer in both}
-        assert len(room_ids) == 1
-        for client in (omar, diego):
-            await client.until(lambda client=client: len(client.of("message")) == 2)
-            assert seqs(client, room_ids.copy().pop()) == [1, 2]
-            assert len(client.of("room_added")) == 1
-
-
-@pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
-async def test_leaving_on_one_node_takes_effect_on_the_other(
-    nodes: tuple[RunningNode, RunningNode], *, is_private: bool
-) -> None:
-    first, second = nodes
-    tokens = [await first.register(name) for name in ("omar", "diego")]
-    async with (
-        connected(first.url, tokens[0]) as omar,
-        connected(second.url, tokens[1], device="there") as there,
-        connected(first.url, tokens[1], device="here") as here,
-    ):
-        room = await omar.ask("create", topic_name="noticias", is_private=is_private)
-        room_id = room["room_id"]
-        if is_private:
-            await omar.ask("invite", room_id=room_id, username="diego")
-        else:
-            await here.ask("subscribe", topic_name="noticias")
-        assert (await there.event("room_added"))["room"]["room_id"] == room_id
-        await omar.ask("message", room_id=room_id, content="before")
-        await there.event("message")
-        await here.ask("unsubscribe", room_id=room_id)
-        await omar.ask("message", room_id=room_id, content="after")
-        await there.event("room_removed")
-        with pytest.raises(Refused):
-            await there.ask("history", room_id=room_id)
-        await omar.ask("message", room_id=room_id, content="and after")
-        await there.ask("get_rooms")
-        assert there.contents() == ["before"]
-
-
-async def test_typing_and_presence_reach_the_other_node(nodes: tuple[RunningNode, RunningNode]) -> None:
-    first, second = nodes
-    tokens = [await first.register(name) for name in ("omar", "diego")]
-    room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
-    async with connected(first.url, tokens[0]) as omar:
-        async with connected(second.url, tokens[1]) as diego:
-            await omar.ask("typing", room_id=room_id)
-            assert await diego.event("typing") == {"room_id": room_id, "username": "omar", "typing": True}
-            await eventually(lambda: all(len(node.node.cluster.online.among()) == 2 for node in nodes))
-            entered = await omar.ask("connect_to_room", topic_name="noticias")
-            assert entered["usernames"] == ["diego", "omar"]
-            members = (await diego.ask("get_members", room_id=room_id))["members"]
-            assert {member["username"]: member["online"] for member in members} == {"omar": True, "diego": True}
-            assert (await omar.ask("get_profile", username="diego"))["online"]
-        while (await omar.ask("get_profile", username="diego"))["online"]:
-            pass
-
-
-async def test_a_withdrawn_session_is_closed_on_the_other_node(nodes: tuple[RunningNode, RunningNode]) -> None:
-    first, second = nodes
-    token = await first.register("omar")
-    async with connected(first.url, token, device="a") as here, connected(second.url, token, device="b") as there:
-        await here.ask("logout")
-        assert (await there.event("closing"))["reason"] == "token_revoked"
-        await asyncio.wait_for(there.closed.wait(), 30)
 
 
 async def test_a_device_that_moves_to_the_other_node_misses_nothing(nodes: tuple[RunningNode, RunningNode]) -> None:

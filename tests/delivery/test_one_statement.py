@@ -72,33 +72,6 @@ async def test_a_message_after_one_of_another_node_takes_two_round_trips(
         assert statements == 2 * 2
 
 
-async def test_a_mute_by_another_node_counts_for_the_next_message(
-    node: RunningNode, other: asyncpg.Connection[Any]
-) -> None:
-    token = await node.register("omar")
-    room_id = await make_topic(node.url, token, "noticias")
-    async with connected(node.url, token) as omar:
-        await omar.ask("message", room_id=room_id, content="0")
-        await other.execute("UPDATE member SET muted_until = 32503680000000")
-        with pytest.raises(Refused, match="muted"):
-            await omar.ask("message", room_id=room_id, content="1")
-        await other.execute("UPDATE member SET muted_until = NULL")
-        assert (await omar.ask("message", room_id=room_id, content="2"))["seq"] == 2
-
-
-async def test_a_former_member_of_whom_another_node_knows_sends_nothing(
-    node: RunningNode, other: asyncpg.Connection[Any]
-) -> None:
-    tokens = [await node.register(name) for name in ("omar", "diego")]
-    room_id = await make_topic(node.url, *tokens[:1], "noticias", *tokens[1:])
-    async with connected(node.url, tokens[1]) as diego:
-        await diego.ask("message", room_id=room_id, content="0")
-        await other.execute("DELETE FROM member WHERE user_id = (SELECT id FROM \"user\" WHERE username = 'diego')")
-        with pytest.raises(Refused):
-            await diego.ask("message", room_id=room_id, content="1")
-    assert await other.fetchval("SELECT last_seq FROM room WHERE room_id = $1", room_id) == 1
-
-
 async def test_a_reply_to_a_message_that_does_not_exist_is_refused_and_not_written(
     node: RunningNode, other: asyncpg.Connection[Any]
 ) -> None:

@@ -157,32 +157,6 @@ async def test_a_room_whose_head_moved_before_its_first_reader_entered_is_repair
         server.node.hub.detach(connection, room.key)
 
 
-async def test_a_commit_that_was_reported_as_failed_is_delivered_immediately(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Like the next test, without a network: the commit takes effect, and the journal gets an error."""
-    async with running_node(sqlite_url, tmp_path, options={"head_check_s": 3600}) as server:
-        token, other = await server.register("omar"), await server.register("diego")
-        room_id = await make_topic(server.url, token, "noticias", other)
-        async with connected(server.url, token) as omar, connected(server.url, other) as diego:
-            await server.node.hub.repairs.settled()  # a room that is new to this node is checked once
-            write = server.node.database.write
-
-            async def lose_answer(*args: Any, **options: Any) -> Any:
-                monkeypatch.setattr(server.node.database, "write", write)
-                await write(*args, **options)
-                raise StoreUnavailable("the connection was lost during COMMIT")
-
-            monkeypatch.setattr(server.node.database, "write", lose_answer)
-            with pytest.raises(Refused, match="unavailable"):
-                await omar.ask("message", room_id=room_id, content="1", client_id="1")
-            for client in (omar, diego):
-                await client.event("message", lambda m: m["content"] == "1")
-            await omar.ask("message", room_id=room_id, content="1", client_id="1")
-            await omar.ask("message", room_id=room_id, content="2")
-            await diego.until(lambda: diego.contents() == ["1", "2"])
-
-
 async def test_a_commit_whose_answer_was_lost_is_delivered_immediately(postgresql_url: str, tmp_path: Path) -> None:
     """Its sender gets `unavailable` and may not retry; no notice was published."""
     async with (

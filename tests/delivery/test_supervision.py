@@ -16,7 +16,6 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.delivery.brokers import DeafPublisher
 from tests.delivery.support import make_topic, principal, store_held
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import RunningNode, running_node, settings_for
@@ -141,29 +140,6 @@ async def test_a_batch_that_kills_the_journal_is_answered(
         monkeypatch.undo()
         assert journal.loop.deaths == 1
         await omar.ask("message", room_id=room_id, content="kept")
-
-
-async def test_the_head_check_continues_after_an_error(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    publisher = DeafPublisher()
-    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 0.01}) as server:
-        token = await server.register("omar")
-        room_id = await make_topic(server.url, token, "noticias")
-        hub = server.node.hub
-        async with connected(server.url, token) as omar:
-
-            async def die(_: object) -> None:
-                raise KeyError("a bug")
-
-            with monkeypatch.context() as broken:
-                broken.setattr(hub.repairs, "compare_heads", die)
-                await _until(lambda: hub.head_check.deaths)
-            assert "tidings.head_check has died" in caplog.text
-            publisher.deaf = True
-            await omar.ask("message", room_id=room_id, content="found")
-            await omar.until(lambda: omar.contents() == ["found"])
-            assert not hub.head_check.down
 
 
 async def test_a_cursor_that_cannot_be_written_fails_no_message_and_is_dropped(

@@ -30,27 +30,6 @@ def ports(balancer: Balancer, path: str) -> set[int]:
     return {port for line, port in balancer.served if line.split()[1].partition("?")[0] == path}
 
 
-async def test_the_messenger_finds_on_every_node_what_it_did_on_another(balancer: Balancer) -> None:
-    brian, york = await messenger.people(balancer.url, "brian", "york")
-    conversation = await brian.talk_to(york)
-    async with york.listening() as ws:
-        for n in range(4):
-            message = await brian.say(conversation, str(n))
-            event = await ws.event("New Message")
-            assert (event["MessageId"], event["Message"]) == (message, str(n))
-            await brian.ask("PUT /message", MessageId=message, Message=f"{n}, edited")
-            await ws.event("Message Edited")
-            stored = await york.ask(f"GET /message/{conversation}")
-            assert [one["Message"] for one in stored][-1] == f"{n}, edited"
-            assert await brian.ask(f"DELETE /message/{message}") is None
-            await ws.event("Message Deleted")
-            stored = await york.ask(f"GET /message/{conversation}")
-            assert [one["Deleted"] for one in stored] == [True] * (n + 1)
-            assert (await brian.ask("GET /user/york"))["LoggedOn"] is True
-            assert [one["ConversationId"] for one in await york.ask("GET /conversation")] == [conversation]
-    assert len(ports(balancer, "/message")) == len(ports(balancer, f"/message/{conversation}")) == 2
-
-
 async def test_a_messenger_that_has_logged_out_is_refused_by_every_node(balancer: Balancer) -> None:
     (brian,) = await messenger.people(balancer.url, "brian")
     assert await brian.ask("POST /user/logout") is None

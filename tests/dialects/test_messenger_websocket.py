@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.dialects.messenger_client import Person, opened, people
 from tests.support.client import DEADLINE_S, connected
-from tests.support.node import RunningNode, running_node
+from tests.support.node import RunningNode
 from tests.support.timers import Timers
 from tidings.fanout.catchup import CatchUp
 from tidings.fanout.typing import REPEAT_S
@@ -174,41 +172,6 @@ async def test_frames_waiting_for_the_authentication_are_bounded(
             for _ in range(300):
                 await ws.send(frame)
         assert await ws.closed() == 1008
-
-
-@pytest.mark.long
-async def test_a_slow_consumer_of_the_messenger_is_closed_and_loses_nothing(sqlite_url: str, tmp_path: Path) -> None:
-    options = {"websocket": {"max_buffered": 200_000, "linger": 0.2}}
-    async with running_node(sqlite_url, tmp_path, options=options) as node:
-        brian, york = await people(node.url, "brian", "york")
-        conversation = await brian.talk_to(york)
-        dialect = node.node.dialects.find("/websocket")
-        assert dialect is not None
-        texts: list[str] = []
-        narrow = socket.create_connection(("127.0.0.1", int(node.url.rpartition(":")[2])))
-        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
-        narrow.setblocking(False)
-        async with opened(node.url, max_queue=1, sock=narrow) as slow:
-            await slow.send(york.token)
-            assert await slow.next() == {"Message": "Websocket Authenticated"}
-            (session,) = dialect.server.sessions
-            async with connected(node.url, brian.token) as client:
-                async with asyncio.timeout(60):
-                    while not session.closing:
-                        texts += [f"{len(texts) + n} " + "x" * 16_000 for n in range(10)]
-                        sent = [
-                            client.send("message", {"room_id": conversation, "content": text}) for text in texts[-10:]
-                        ]
-                        assert all(answer["ok"] for answer in await asyncio.gather(*sent))
-                        assert session.buffered < 400_000  # the limit, and one batch
-            assert session.end_reason == "slow_consumer"
-        received: dict[str, None] = {}
-        async with york.listening() as ws:
-            while texts[-1] not in received:
-                received[(await ws.event("New Message"))["Message"]] = None
-        stored = [m["Message"] for m in await york.ask(f"GET /message/{conversation}")]
-        assert stored == texts
-        assert list(received) == texts[-len(received) :]
 
 
 # -- with the others -------------------------------------------------------------------------------------------------

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import Connection as Transaction
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
-from tests.dialects.channels_client import CHANNELS, bearer, entered, link, opened
+from tests.dialects.channels_client import bearer, entered, link, opened
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
-from tidings.cli.commands import main
 from tidings.gateways.dialects.channels import PublicChannel
 from tidings_db.models import users
 
@@ -74,19 +72,6 @@ async def test_newcomers_miss_and_repeat_nothing_while_messages_are_sent(gateway
         received = await asyncio.gather(*(listen(f"user{at}", at) for at in range(8)))
         await talking
     assert all(contents == [*map(str, range(number))] for contents in received)
-
-
-async def test_socketio_and_the_public_channel_exchange_messages(gateway: RunningNode) -> None:
-    async with (
-        entered(gateway, "ana", "pub_ws") as ana,
-        connected(gateway.url, await gateway.register("ben")) as ben,
-    ):
-        await ben.ask("subscribe", topic_name="public")
-        await ana.say("hi, ben")
-        message = await ben.event("message")
-        assert (message["sender"], message["content"], message["topic_name"]) == ("ana", "hi, ben", "public")
-        await ben.ask("message", topic_name="public", content="hi, ana")
-        assert [await ana.message() for _ in range(2)] == [("ana", "hi, ben"), ("ben", "hi, ana")]
 
 
 async def test_no_visitor_owns_the_public_channel(gateway: RunningNode) -> None:
@@ -170,37 +155,7 @@ async def _usernames(gateway: RunningNode) -> list[str]:
     return await gateway.node.database.read(load)
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
-async def test_a_slow_consumer_of_a_channel_is_closed(sqlite_url: str, tmp_path: Path, channel: str) -> None:
-    async with (
-        running_node(sqlite_url, tmp_path, options={"websocket": {"linger": 0.5}}) as gateway,
-        entered(gateway, "omar", channel) as omar,
-    ):
-        ended = gateway.gone()
-        omar.socket.transport.pause_reading()
-        async with asyncio.timeout(3 * DEADLINE_S):
-            with contextlib.suppress(ConnectionClosed):
-                while not ended.is_set():  # excess messages are refused, so go on until the buffer is full
-                    await omar.say("x" * 16_000)
-                    await asyncio.sleep(0)
-            await ended.wait()
-        omar.socket.transport.resume_reading()
-        with pytest.raises(ConnectionClosed):
-            await omar.read()
-
-
 # -- settings --------------------------------------------------------------------------------------------------------
-
-
-def test_settings_are_read_from_an_env_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / ".env").write_text(f"TIDINGS_DATA_DIR={tmp_path / 'here'}\nTIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES=30\n")
-    monkeypatch.chdir(tmp_path)
-    assert main(["token", "ana"]) == 0
-    claims = jwt.decode(capsys.readouterr().out.strip(), options={"verify_signature": False})
-    assert claims["exp"] - claims["iat"] == 30 * 60
-    assert (tmp_path / "here" / "tidings.db").exists()
 
 
 @pytest.mark.parametrize("action", ["subscribe", "connect_to_room"])

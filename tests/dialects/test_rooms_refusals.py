@@ -14,18 +14,6 @@ from tests.support.node import RunningNode, running_node
 # -- who may -------------------------------------------------------------------------------------------------------
 
 
-async def test_private_rooms_do_not_exist_for_non_members(gateway: RunningNode, host: Client) -> None:
-    await host.ask("create", topic_name="secret", is_private=True)
-    async with chatting(gateway, "ana") as ana:
-        assert await ana.code("connect_to_room", roomName="secret") == "not_found"
-        assert await ana.code("connect_to_room", roomName="no such room") == "not_found"
-        assert await ana.code("connect_to_room", roomName="host") == "not_found"
-        assert await ana.code("send_message", roomName="secret", message="hi") == "forbidden"
-        await host.ask("invite", topic_name="secret", username="ana")
-        assert await ana.connect_to("secret") == ["ana", "host"]
-        assert (await ana.counts())["secret"] == 2
-
-
 async def test_a_failed_command_changes_nothing(gateway: RunningNode, host: Client) -> None:
     async with chatting(gateway, "ana") as ana:
         await ana.connect_to("room one")

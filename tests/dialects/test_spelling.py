@@ -9,23 +9,8 @@ import jwt
 
 from tests.dialects.channels_client import entered
 from tests.dialects.messenger_client import Person
-from tests.dialects.rooms_client import chatting
-from tests.dialects.topics_client import talking
 from tests.support.client import connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
-
-
-async def test_the_topics_protocol_shows_the_registered_spelling(gateway: RunningNode) -> None:
-    tokens = {name: await gateway.register(name) for name in ("Omar", "EderLopez")}
-    async with talking(gateway.url, tokens["Omar"]) as omar, talking(gateway.url, tokens["EderLopez"]) as eder:
-        await omar.ask("create", topic_name="cave", is_private=True)
-        await omar.ask("invite", topic_name="cave", username="ederlopez")
-        await omar.ask("message", topic_name="EDERLOPEZ", content="hello")
-        pushed = await eder.until("hello")
-        assert (pushed["topic_name"], pushed["sender"]) == ("Omar", "Omar")
-        assert (await eder.ask("message", topic_name="omar", content="hi"))["topic_name"] == "Omar"
-        pushed = await omar.until("hi")
-        assert (pushed["topic_name"], pushed["sender"]) == ("EderLopez", "EderLopez")
 
 
 async def test_the_messenger_shows_the_registered_spelling(gateway: RunningNode) -> None:
@@ -51,21 +36,6 @@ async def test_the_channels_show_the_registered_spelling(gateway: RunningNode) -
     async with entered(gateway, "OtherUser", "pub_ws") as channel:
         await channel.say("hello")
         assert await channel.message() == ("OtherUser", "hello")
-
-
-async def test_the_chat_rooms_show_the_registered_spelling(gateway: RunningNode) -> None:
-    async with connected(gateway.url, await gateway.register("Host")) as host:
-        await host.ask("create", topic_name="room one")
-    async with chatting(gateway, "testUser") as test_user, chatting(gateway, "otherUser") as other_user:
-        await test_user.connect_to("room one")
-        connected_to = await other_user.ok("connect_to_room", username="OTHERUSER", roomName="room one")
-        assert connected_to["usernames"] == ["otherUser", "testUser"]
-        assert (await test_user.push("user_joined"))["username"] == "otherUser"
-        await other_user.ok("send_message", message="hi")
-        assert (await test_user.push("message"))["username"] == "otherUser"
-    token = await gateway.login("TESTUSER")
-    async with chatting(gateway, "testuser", token) as test_user:
-        await test_user.connect_to("room one")
 
 
 async def test_the_token_route_uses_the_registered_spelling(sqlite_url: str, tmp_path: Path) -> None:

@@ -58,16 +58,35 @@ class Canonical(Talker):
         await self._client.ask("history", topic_name=TOPIC, limit=1)
 
 
-class Dialect(Talker):
+class Reading(Talker):
+    """It reads all the time, and sets `_changed` at each message."""
+
+    def __init__(self) -> None:
+        self.received = []
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    @abstractmethod
+    async def _read(self) -> None: ...
+
+    async def answer(self) -> Any:
+        return await asyncio.wait_for(self._answers.get(), PATIENCE_S)
+
+    async def receive(self, number: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.received) < number:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+class Dialect(Reading):
     """A WebSocket of a dialect. A subclass defines how to send a message, and which frames are messages."""
 
     def __init__(self, socket: ClientConnection, token: str) -> None:
-        self.received = []
         self._socket = socket
         self._token = token
-        self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._changed = asyncio.Event()
-        self._reading = asyncio.create_task(self._read())
+        super().__init__()
 
     async def _read(self) -> None:
         async for text in self._socket:
@@ -85,15 +104,6 @@ class Dialect(Talker):
 
     async def send(self, **frame: Any) -> None:
         await self._socket.send(json.dumps(frame))
-
-    async def answer(self) -> dict[str, Any]:
-        return await asyncio.wait_for(self._answers.get(), PATIENCE_S)
-
-    async def receive(self, number: int) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.received) < number:
-                self._changed.clear()
-                await self._changed.wait()
 
 
 class ByTopics(Dialect):
@@ -113,7 +123,7 @@ class ByRooms(Dialect):
     def message(self, frame: dict[str, Any]) -> tuple[str, str] | None:
         return (frame["data"]["username"], frame["data"]["message"]) if frame["type"] == "message" else None
 
-    async def answer(self) -> dict[str, Any]:
+    async def answer(self) -> Any:
         while (frame := await super().answer())["type"] in ("user_joined", "user_left"):
             pass
         assert frame["statusCode"] == "ok", frame
@@ -167,15 +177,12 @@ class ByMessenger(Dialect):
         assert (await self.answer())["Data"] is None
 
 
-class ByStockClient(Talker):
+class ByStockClient(Reading):
     """The official socket.io-client, under Node.js."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.received = []
         self._process = process
-        self._answers: asyncio.Queue[Any] = asyncio.Queue()
-        self._changed = asyncio.Event()
-        self._reading = asyncio.create_task(self._read())
+        super().__init__()
 
     @classmethod
     @asynccontextmanager
@@ -206,9 +213,6 @@ class ByStockClient(Talker):
             else:
                 self._answers.put_nowait(output["answer"])
 
-    async def answer(self) -> Any:
-        return await asyncio.wait_for(self._answers.get(), PATIENCE_S)
-
     async def ask(self, action: str, **payload: Any) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"action": action, "payload": payload}).encode() + b"\n")
@@ -216,12 +220,6 @@ class ByStockClient(Talker):
 
     async def say(self, content: str) -> None:
         await self.ask("message", topic_name=TOPIC, content=content)
-
-    async def receive(self, number: int) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.received) < number:
-                self._changed.clear()
-                await self._changed.wait()
 
     async def check(self) -> None:
         await self.ask("history", topic_name=TOPIC, limit=1)

@@ -178,22 +178,6 @@ async def test_the_queue_of_pending_messages_is_managed_over_rest(
 # -- side by side with the others -------------------------------------------------------------------------------
 
 
-async def test_socketio_and_topics_clients_exchange_messages(gateway: RunningNode, tokens: dict[str, str]) -> None:
-    async with connected(gateway.url, tokens["omar"]) as omar, talking(gateway.url, tokens["diego"]) as diego:
-        room = await omar.ask("create", topic_name="noticias")
-        await diego.ask("subscribe", topic_name="noticias")
-        sent = await omar.ask("message", topic_name="noticias", content="from a browser")
-        assert (await diego.until("from a browser"))["sent_at"] == sent["created_at"]
-        answer = await diego.ask("message", topic_name="noticias", content="from wscat")
-        event = await omar.event("message", lambda m: m["content"] == "from wscat")
-        assert (event["id"], event["seq"], event["created_at"], event["room_id"]) == (
-            answer["id"],
-            answer["seq"],
-            answer["sent_at"],
-            room["room_id"],
-        )
-
-
 async def test_a_group_is_named_by_its_id(gateway: RunningNode, tokens: dict[str, str]) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
     async with connected(gateway.url, tokens["omar"]) as omar:
@@ -238,52 +222,7 @@ async def test_edits_and_deletions_are_not_sent_and_deleted_messages_are_not_pen
 # -- permissions ------------------------------------------------------------------------------------------------
 
 
-async def test_topics_clients_have_the_same_permissions_as_other_clients(
-    gateway: RunningNode, tokens: dict[str, str]
-) -> None:
-    await make_topic(gateway.url, tokens["omar"], "abierto", tokens["diego"])
-    await make_topic(gateway.url, tokens["omar"], "cerrado", is_private=True)
-    async with connected(gateway.url, tokens["omar"]) as owner, talking(gateway.url, tokens["diego"]) as diego:
-        assert await diego.code("message", topic_name="cerrado", content="hello") == "not_found"
-        assert await diego.code("invite", topic_name="cerrado", username="eder") == "not_found"
-        assert await diego.code("invite", topic_name="abierto", username="eder") == "forbidden"
-        await owner.ask("mute", topic_name="abierto", username="diego")
-        assert await diego.code("message", topic_name="abierto", content="muted") == "forbidden"
-        await owner.ask("ban", topic_name="abierto", username="diego")
-        assert await diego.code("message", topic_name="abierto", content="banned") == "forbidden"
-        assert await diego.code("subscribe", topic_name="abierto") == "forbidden"
-        await owner.ask("message", topic_name="abierto", content="without him")
-        await owner.ask("block", username="diego")
-        assert await diego.code("message", topic_name="omar", content="blocked") == "forbidden"
-        assert await diego.nothing_more() == []
-
-
 # -- order, once, and the bound ---------------------------------------------------------------------------------
-
-
-async def test_all_members_get_every_message_once_in_the_same_order(
-    gateway: RunningNode, tokens: dict[str, str]
-) -> None:
-    await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
-    async with talking(gateway.url, tokens["omar"]) as omar, talking(gateway.url, tokens["diego"]) as diego:
-        for n in range(100):
-            for name, talker in (("omar", omar), ("diego", diego)):
-                await talker.socket.send(
-                    json.dumps({"action": "message", "topic_name": "noticias", "content": f"{name} {n}"})
-                )
-        seqs: dict[str, list[int]] = {"omar": [], "diego": []}
-        for name, talker in (("omar", omar), ("diego", diego)):
-            for _ in range(100):
-                seqs[name].append((await talker.answer())["seq"])
-            await talker.until("omar 99")
-            await talker.until("diego 99")
-        assert sorted(seqs["omar"] + seqs["diego"]) == list(range(1, 201))
-        assert all(own == sorted(own) for own in seqs.values())
-        assert await omar.nothing_more() == await diego.nothing_more()
-        assert len(omar.pushed) == 201
-        for name in seqs:
-            own = [push["content"] for push in omar.pushed if push["sender"] == name]
-            assert own[:100] == [f"{name} {n}" for n in range(100)]
 
 
 async def test_messages_shown_before_a_disconnect_are_not_repeated(

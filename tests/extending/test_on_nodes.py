@@ -60,15 +60,6 @@ async def test_events_of_both_nodes_reach_the_clients_of_both_once_in_one_order_
         assert [event["data"] for event in back.of("while.away")] == [0, 1, 2]
 
 
-async def test_a_transient_event_reaches_the_clients_of_the_other_node(two: Two) -> None:
-    here, there = two
-    diego = await there.register("diego")
-    await here.app.tidings.create_room("orders", usernames=["diego"])
-    async with connected(there.url, diego) as client:
-        await here.app.tidings.publish("orders", "cursor", {"x": 1}, transient=True)
-        assert (await client.event("cursor"))["data"] == {"x": 1}
-
-
 async def test_a_key_works_on_both_nodes_until_it_is_revoked_on_one(two: Two) -> None:
     here, there = two
     await here.app.tidings.create_room("orders")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import json
-import struct
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -84,15 +81,6 @@ async def test_a_server_error_does_not_close_the_connection_as_a_protocol_error(
     caplog.clear()  # only this test may log a traceback
 
 
-async def test_a_broken_packet_before_the_connect_ends_the_session(gateway: RunningNode) -> None:
-    for broken in BROKEN.values():
-        if broken != BROKEN["a second connect"]:
-            async with opened(gateway.url) as raw:
-                await raw.send(broken)
-                await raw.until_closed()
-    assert not gateway.node.socketio.eio.sockets
-
-
 NOWHERE: dict[str, object] = {
     "beyond the attachments": 1,
     "a text": "0",
@@ -109,12 +97,6 @@ async def test_a_placeholder_that_points_nowhere_is_a_protocol_error(gateway: Ru
             event = ["message", {"content": {"_placeholder": True, "num": number}}]
             await raw.send("451-1" + dumps(event), b"bytes")
             assert closing_of(await raw.until_closed())["reason"] == "protocol_error", case
-
-
-async def test_a_text_packet_in_place_of_an_attachment_is_a_protocol_error(gateway: RunningNode) -> None:
-    async with entered(gateway.url, await gateway.register("omar")) as raw:
-        await raw.send("451-1" + dumps(["message", {"content": {"_placeholder": True, "num": 0}}]), '42["get_rooms"]')
-        assert closing_of(await raw.until_closed())["reason"] == "protocol_error"
 
 
 async def test_binary_in_an_action_is_an_invalid_field_and_the_connection_stays(gateway: RunningNode) -> None:
@@ -139,39 +121,6 @@ async def test_unsolicited_acknowledgements_are_ignored(gateway: RunningNode) ->
     async with entered(gateway.url, await gateway.register("omar")) as raw:
         await raw.send("431[]", '43["x"]', "43", '461-9[{"_placeholder":true,"num":0}]', b"x")
         await raw.is_alive()
-
-
-async def test_text_that_is_not_utf_8_ends_the_websocket(gateway: RunningNode) -> None:
-    token = await gateway.register("omar")
-    async with entered(gateway.url, token) as bystander:
-        async with entered(gateway.url, token) as raw:
-            await raw.socket.send(b'42["message",{"content":"\xff\xfe"}]', text=True)
-            await raw.until_closed()
-            assert raw.socket.close_code == 1007  # RFC 6455, 7.4.1
-        await bystander.is_alive()
-
-
-async def test_a_connection_cut_within_a_frame_disturbs_no_other(gateway: RunningNode) -> None:
-    token = await gateway.register("omar")
-    async with entered(gateway.url, token) as bystander:
-        async with entered(gateway.url, token) as raw:
-            # The first four bytes of a masked text frame of 1,000.
-            raw.socket.transport.write(b"\x81\xfe" + struct.pack("!H", 1000) + b"mask" + b"half")
-            await bystander.is_alive()
-            raw.socket.transport.abort()
-            await asyncio.wait_for(raw.socket.wait_closed(), 30)
-        await bystander.is_alive()
-
-
-async def test_a_frame_over_the_limit_ends_the_websocket(gateway: RunningNode) -> None:
-    token = await gateway.register("omar")
-    async with entered(gateway.url, token) as bystander:
-        async with entered(gateway.url, token) as raw:
-            with contextlib.suppress(ConnectionClosed):
-                await raw.send('42["message",{"content":"' + "x" * 1_100_000 + '"}]')
-            await raw.until_closed()
-            assert raw.socket.close_code == 1009  # RFC 6455, 7.4.1
-        await bystander.is_alive()
 
 
 TEXTS = {
@@ -236,25 +185,6 @@ async def test_content_of_every_script_and_plane_is_returned_unchanged(server: R
         assert [m["content"] for m in answer["data"]["messages"]] == [text]
 
 
-BODIES = {
-    "not UTF-8": b'42["get_rooms",{"a":"\xff"}]',
-    "not base64": b"b!!!",
-    "base64 that is not ASCII": "bñ".encode(),
-    "nothing": b"",
-    "only separators": b"\x1e\x1e",
-    "a packet of no type": b"x",
-}
-
-
-async def test_a_polling_body_that_cannot_be_decoded_gets_a_400_and_ends_the_session(gateway: RunningNode) -> None:
-    token = await gateway.register("omar")
-    for case, body in BODIES.items():
-        async with polling(gateway.url, token) as session:
-            assert (await session.http.post(session.address, content=body)).status_code == 400, case
-            assert (await session.http.get(session.address)).status_code == 400, case
-    assert not gateway.node.socketio.eio.sockets
-
-
 async def test_a_protocol_error_on_polling_sends_closing_and_ends_the_session(gateway: RunningNode) -> None:
     async with polling(gateway.url, await gateway.register("omar")) as session:
         await session.post("42[]")
@@ -263,34 +193,6 @@ async def test_a_protocol_error_on_polling_sends_closing_and_ends_the_session(ga
         assert list(await session.poll()) == ["41"]
         assert list(await session.poll()) == ["1"]
         assert (await session.http.get(session.address)).status_code == 400
-
-
-async def test_a_polling_body_over_the_limit_is_refused(gateway: RunningNode) -> None:
-    async with polling(gateway.url, await gateway.register("omar")) as session:
-        answer = await session.http.post(session.address, content=b"4" * 1_100_000)
-        assert answer.status_code == 413
-    assert not gateway.node.socketio.eio.sockets
-
-
-QUERIES = {
-    "no transport": "EIO=4",
-    "another transport": "EIO=4&transport=carrier-pigeon",
-    "the other transport": "EIO=4&transport=websocket",
-    "no version": "transport=polling",
-    "an old version": "EIO=3&transport=polling",
-    "an unknown sid": "EIO=4&transport=polling&sid=nobody",
-    "an empty query": "",
-    "percent signs": "EIO=4&transport=%ff%00&sid=%zz",
-}
-
-
-async def test_a_request_that_opens_no_session_gets_a_400(gateway: RunningNode) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
-        for case, query in QUERIES.items():
-            for method in ("GET", "POST", "PUT", "DELETE"):
-                answer = await http.request(method, f"/socket.io/?{query}")
-                assert answer.status_code == 400, (case, method)
-    assert not gateway.node.socketio.eio.sockets
 
 
 _text = st.text('a漢\x00"\\\ud800\udc00', max_size=4) | st.text(max_size=8)  # lone surrogates as well

@@ -241,23 +241,6 @@ async def test_disconnect_is_answered_after_earlier_requests_and_closes_normally
         assert len(gateway.node.hub.connections) == 1
 
 
-async def test_logout_is_answered_and_closes_every_connection_of_the_session(gateway: RunningNode) -> None:
-    token = await gateway.register("omar")
-    async with (
-        entered(gateway.url, token) as first,
-        entered(gateway.url, token, device="other") as second,
-        entered(gateway.url, await gateway.login("omar")) as stays,
-    ):
-        assert (await first.ask("logout"))["ok"]
-        for closed in (first, second):
-            assert await closed.until_closed() == 4401
-            assert closed.frames[-1] == {
-                "event": "closing",
-                "data": {"reason": "token_revoked", "reconnect": False},
-            }
-        await stays.is_alive()
-
-
 async def test_an_oversized_frame_gets_closing_and_closes_only_its_connection(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     async with entered(gateway.url, token) as bystander, plain(gateway.url) as unauthenticated:
@@ -268,14 +251,6 @@ async def test_an_oversized_frame_gets_closing_and_closes_only_its_connection(ga
         await unauthenticated.socket.send("x" * (MAX_MESSAGE + 1))
         assert await unauthenticated.until_closed() == 1009
         await bystander.is_alive()
-
-
-async def test_text_that_is_not_utf_8_closes_with_the_code_for_it(omar: Plain, gateway: RunningNode) -> None:
-    await omar.socket.send(b'{"action":"\xff"}', text=True)
-    assert await omar.until_closed() == 1007
-    assert omar.frames[-1]["event"] == "closing"
-    assert not gateway.node.hub.connections
-    assert not gateway.node.websocket.server.sessions
 
 
 async def test_a_connection_that_is_cut_leaves_no_session(gateway: RunningNode) -> None:

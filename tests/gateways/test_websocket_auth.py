@@ -240,20 +240,6 @@ async def test_the_oldest_of_too_many_connections_of_a_device_is_closed_as_repla
         await crowd[1].is_alive()
 
 
-async def test_the_oldest_of_too_many_connections_of_a_user_is_closed_as_replaced(gateway: RunningNode) -> None:
-    """Each is of another device. The bound limits memory, and holds without rate limits."""
-    token = await gateway.register("omar")
-    async with AsyncExitStack() as stack:
-        crowd = [
-            await stack.enter_async_context(entered(gateway.url, token, device=f"device {number}"))
-            for number in range(65)
-        ]
-        assert await crowd[0].until_closed() == 1008
-        assert crowd[0].frames[-1] == {"event": "closing", "data": {"reason": "replaced", "reconnect": False}}
-        await crowd[1].is_alive()
-        assert len(gateway.node.hub.connections) == 64
-
-
 # -- expiry and withdrawal --------------------------------------------------------------------------------------
 
 
@@ -271,17 +257,3 @@ async def test_a_connection_ends_with_its_token_unless_it_got_a_fresh_one(gatewa
         assert ends.frames[-1] == {"event": "closing", "data": {"reason": "token_expired", "reconnect": False}}
         assert time.time() >= soon
         await stays.is_alive()
-
-
-async def test_a_session_that_another_process_withdraws_closes_its_connections(
-    quiet_log: None, sqlite_url: str, tmp_path: Path
-) -> None:
-    async with running_node(sqlite_url, tmp_path, options={"session_check_s": 0.1}) as node:
-        token = await node.register("omar")
-        async with entered(node.url, token) as omar:
-            claims = jwt.decode(token, options={"verify_signature": False})
-            await node.node.database.write(
-                lambda conn: conn.exec_driver_sql("UPDATE session SET revoked_at = 1 WHERE sid = ?", (claims["sid"],))
-            )
-            assert await omar.until_closed() == 4401
-            assert omar.frames[-1]["data"] == {"reason": "token_revoked", "reconnect": False}

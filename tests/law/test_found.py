@@ -74,16 +74,6 @@ async def test_inviting_a_user_who_has_blocked_the_caller_reveals_no_private_top
                 assert refused.value.code == "not_found"
 
 
-async def test_rooms_can_be_listed_by_kind(server: RunningNode) -> None:
-    ana = await server.register("ana")
-    async with connected(server.url, ana) as client:
-        room = await client.ask("create", topic_name="plaza")
-        assert (await client.ask("get_rooms", kind="topic"))["rooms"] == [room]
-        assert (await client.ask("get_rooms", kind="direct"))["rooms"] == []
-        with pytest.raises(Refused, match="invalid"):
-            await client.ask("get_rooms", kind="plaza")
-
-
 def test_an_event_after_an_answer_does_not_wait_for_the_delayed_ack_of_the_client() -> None:
     with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
         accepted, _ = listening.accept()

@@ -57,17 +57,6 @@ async def test_every_action_of_a_withdrawn_session_is_refused(nodes: tuple[Runni
     await first.login("omar")  # by the same password
 
 
-async def test_a_withdrawn_session_is_closed_where_it_is_noticed(nodes: tuple[RunningNode, RunningNode]) -> None:
-    first, second = nodes
-    token = await first.register("omar")
-    async with connected(second.url, token) as omar:
-        async with rest(first.url, token) as http:
-            assert (await http.post("/api/logout")).is_success
-        with pytest.raises(Refused):
-            await omar.ask("get_rooms")
-        assert (await omar.event("closing"))["reason"] == "token_revoked"
-
-
 async def test_an_administrator_who_was_signed_out_meanwhile_disables_nobody(
     nodes: tuple[RunningNode, RunningNode],
 ) -> None:

@@ -53,6 +53,13 @@ async def _status(server: Server, path: str, token: str | None = None) -> int:
         return 0
 
 
+def _fill_up(filler: Path) -> None:
+    """Write to a file until its disk is full."""
+    with filler.open("wb", buffering=0) as file, suppress(OSError):  # a buffer would be written at the close, too
+        while True:
+            file.write(b"x" * 65536)
+
+
 async def _until_status(server: Server, path: str, status: int, within: float) -> float | None:
     """Seconds until a GET is answered with that status; None if it is not."""
     began = time.monotonic()
@@ -80,13 +87,7 @@ async def full(lab: Lab) -> Seen:
         async with _traffic(lab, disk / "data") as (server, traffic):
             token = server.tokens["writer0"]
             filler = disk / "filler"
-            with filler.open("wb") as file:
-                try:
-                    while True:
-                        file.write(b"x" * 65536)
-                        file.flush()
-                except OSError:
-                    pass
+            _fill_up(filler)
             ready = await _until_status(server, "/health/ready", 503, 30)
             acked = len(traffic.acks)
             await pace(lab.size(3, 10))
@@ -109,13 +110,7 @@ async def stop_on_full_disk(lab: Lab) -> Seen:
     lab.only("sqlite")
     with small_disk(16) as disk:
         async with _traffic(lab, disk / "data") as (server, traffic):
-            with (disk / "filler").open("wb") as file:
-                try:
-                    while True:
-                        file.write(b"x" * 65536)
-                        file.flush()
-                except OSError:
-                    pass
+            _fill_up(disk / "filler")
             await _until_status(server, "/health/ready", 503, 30)
             before, began = server.processor_seconds(), time.monotonic()
             process = server._process
