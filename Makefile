@@ -97,6 +97,7 @@ fmt: $(STAMP) $(WEB_PACKAGES) ## Format, and mend what the linter can
 .PHONY: docs
 docs: $(STAMP) ## Make the generated parts of the documents again
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.python_client
 
 .PHONY: screenshots
 screenshots: $(WEB) ## Make the pictures of the web client again, in docs/
