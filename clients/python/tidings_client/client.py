@@ -74,6 +74,9 @@ class Client:
         self._attempts = 0
         self._token_refusals = 0
         self._resetting: dict[str, list[Entry]] = {}
+        """By room whose log has changed: the entries that wait until it has been read again."""
+        self._sent_cursors: dict[str, int] = {}
+        """While the server replays: the cursors of this connect."""
         self._delivered: dict[str, int] = {}
         self._delivered_moved = asyncio.Event()
 
@@ -221,6 +224,7 @@ class Client:
                 await self._arrivals.join()  # the cursors below include all that has arrived
                 token = await self._fresh_token()
                 cursors = dict(list((await self.store.cursors()).items())[:MAX_CURSORS])
+                self._sent_cursors = cursors
                 closing = await self._connection.run({"token": token, "device": self.device, "cursors": cursors})
                 reason = "the connection was lost" if closing is None else f"closed: {closing.get('reason')}"
                 self._set_status("offline", reason)
@@ -293,6 +297,7 @@ class Client:
             for part in _parts(batch):
                 if part[0].name == "connected":
                     self._is_lost = False
+                    self._resetting.clear()
                 elif not self._is_lost:
                     try:
                         await self._take(part)
@@ -315,6 +320,8 @@ class Client:
             # A receipt has other seqs; whatever has `room_id` and `seq` is an entry, also if this version is older.
             if isinstance(room_id, str) and type(seq) is int and event.name not in ("ready", "closing"):
                 entries[number] = Entry(room_id, seq, event.name, event.data)
+                if seq <= self._sent_cursors.get(room_id, 0):  # only a log that has gone back is replayed from there
+                    self._resetting.setdefault(room_id, [])
         recording = [entry for entry in entries.values() if entry.room_id not in self._resetting]
         new = set(map(id, await self.store.take(recording))) if recording else set()
         for number, event in enumerate(events):
@@ -342,8 +349,12 @@ class Client:
                 self._stopping.set()
                 raise
             self._attempts = self._token_refusals = 0
-            for room_id in data.get("reset") or ():
-                self._resetting[room_id] = []
+            self._sent_cursors = {}
+            reset = {room_id: self._resetting.pop(room_id, []) for room_id in data.get("reset") or ()}
+            repeated, self._resetting = self._resetting, reset
+            for entries in repeated.values():
+                await self._take([Event(entry.name, entry.data) for entry in entries])
+            for room_id in reset:
                 self.start_task(self._read_again(room_id))
             self._set_status("online")
             if not self._first_ready.done():
@@ -354,14 +365,13 @@ class Client:
     async def _read_again(self, room_id: str) -> None:
         """The log of a room was restored, or begins after the cursor: hold what it has now.
 
-        Consumers go back to the last message that is the same in the log as it was here.
+        Consumers go back to before the first message that is another one in the log than it was here.
         """
         pending = self._resetting[room_id]
         pages: list[dict[str, Any]] = []
         before: dict[str, int] = {}
         complete = False
         held = {row["seq"]: row["id"] for row in await self.store.newest(room_id, "message", 1000)}
-        common: int | None = None
         try:
             for _ in range(_MAX_RESET_PAGES):
                 page = await self.insist("history", {"room_id": room_id, "limit": _PAGE, **before})
@@ -372,11 +382,13 @@ class Client:
                 before = {"before": page["messages"][0]["seq"]}
             log_ids = {message["seq"]: message["id"] for message in pages}
             oldest = 0 if not pages else pages[0]["seq"]
-            if any(seq >= oldest and log_ids.get(seq) != message_id for seq, message_id in held.items()):
-                same = [seq for seq, message_id in held.items() if log_ids.get(seq) == message_id]
-                common = max(same, default=max(0, oldest - 1))
+            differ = [seq for seq, message_id in held.items() if seq >= oldest and log_ids.get(seq) != message_id]
+            common = min(differ) - 1 if differ else None
+            if self._resetting.get(room_id) is not pending:
+                return  # another connection has begun, and the server resets the room again
             await self.store.replace(room_id, pages, 0 if complete else oldest - 1, common)
-            del self._resetting[room_id]
+            if self._resetting.get(room_id) is pending:
+                del self._resetting[room_id]
             self._emit("reset", {"room_id": room_id})
             await self._take([Event(entry.name, entry.data) for entry in pending])
         except Refused:
@@ -384,7 +396,8 @@ class Client:
         except StoreFailed as error:
             self._connection.drop(error)  # the next connect resets the room again
         finally:
-            self._resetting.pop(room_id, None)
+            if self._resetting.get(room_id) is pending:
+                del self._resetting[room_id]
 
     async def _confirm(self) -> None:
         """Tell the server what was received. A lost call is made up for by the cursors of the next connect."""

@@ -73,15 +73,22 @@ class Connection:
         refusal: list[Refused] = []
         closing: list[dict[str, Any]] = []
         dropped = self._dropped = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def answer_to_connect() -> None:
+            if not answered.done():
+                answered.set_result(None)
 
         def connected() -> None:
             self._socket = sio
+            answer_to_connect()
             self._receive(Event("connected", {}))
 
         def refused(answer: Any = None) -> None:
             # {"message", "data"} from the server; a string if no server answered
             if isinstance(answer, dict):
                 refusal.append(Refused.read(answer.get("data") or answer))
+                answer_to_connect()
 
         def arrived(name: str, *args: Any) -> None:
             if not args or not isinstance(args[0], dict):
@@ -99,11 +106,16 @@ class Connection:
             sio.on("connect_error", refused)
             sio.on("*", arrived)
             try:
-                await sio.connect(self._url, auth=auth, transports=["websocket"], wait_timeout=_CONNECT_WITHIN)
-                await asyncio.wait([sio.eio.read_loop_task, dropped], return_when=asyncio.FIRST_COMPLETED)
-            except _CANNOT_CONNECT as error:
+                async with asyncio.timeout(_CONNECT_WITHIN):
+                    await sio.connect(self._url, auth=auth, transports=["websocket"], wait=False)
+                    ends = [sio.eio.read_loop_task, dropped]
+                    await asyncio.wait([*ends, answered], return_when=asyncio.FIRST_COMPLETED)
                 if refusal:
-                    raise refusal[0] from None
+                    raise refusal[0]
+                if self._socket is None:
+                    raise Offline(f"cannot connect to {self._url}: the connection was lost")
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            except _CANNOT_CONNECT as error:
                 raise Offline(f"cannot connect to {self._url}: {error}") from None
             finally:
                 self._socket = None
