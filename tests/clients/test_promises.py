@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.clients.runner import Stage, stage
-from tests.support.node import RunningNode, running_node
+from tests.support.node import RunningNode
 
 FOLDER = Path(__file__).parent
 SCENARIOS = json.loads((FOLDER / "scenarios.json").read_text("utf-8"))
@@ -19,12 +19,6 @@ LIBRARIES = {
     "python": [sys.executable, "-W", "error", str(FOLDER / "driver.py")],
 }
 """The command that starts the driver of each library."""
-
-
-@pytest.fixture
-async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
-    async with running_node(sqlite_url, tmp_path) as node:
-        yield node
 
 
 @pytest.fixture(params=LIBRARIES)
