@@ -105,7 +105,18 @@ async def test_a_stream_ends_when_a_member_asks(program: dict[str, Any]) -> None
 @pytest.mark.parametrize("kind", [Client, Room])
 def test_the_table_has_every_method_with_its_arguments(kind: type) -> None:
     table = PAGE.partition("## The API\n")[2]
-    internal = {"ask", "insist", "enqueue", "start", "start_task", "ended", "room_infos", "resolve", "is_closed"}
+    internal = {
+        "ask",
+        "drop",
+        "insist",
+        "enqueue",
+        "start",
+        "start_task",
+        "ended",
+        "room_infos",
+        "resolve",
+        "is_closed",
+    }
     for name, method in inspect.getmembers(kind, inspect.isfunction):
         if name.startswith("_") or (kind is Client and name in internal) or name in ("resolve", "on"):
             continue

@@ -18,26 +18,21 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from tidings.contract import models
-from tidings.contract.actions import MAX_CURSORS
-from tidings_client.connection import Connection, Event, log
+from tidings_client.connection import Connection, log
 from tidings_client.contract import Actions, read
 from tidings_client.errors import Closed, Offline, Refused, StoreFailed, StoreOfAnother, TidingsError
 from tidings_client.outbox import Outbox, Unsent
+from tidings_client.receiver import Receiver
 from tidings_client.rooms import Room
-from tidings_client.stores import Entry, SQLiteStore, Store
+from tidings_client.stores import SQLiteStore, Store
 
 Token = str | Callable[[], str | Awaitable[str]]
 Handler = Callable[..., Any]
 State = Literal["connecting", "online", "offline", "closed"]
 _BACKOFF: Final = 0.25
 _MAX_BACKOFF: Final = 15.0
-_DELIVERED_AFTER: Final = 0.4
 _RENEW_BEFORE: Final = 300.0
 _TOKEN_REFUSED: Final = ("unauthenticated", "token_expired")
-_PAGE: Final = 200
-_MAX_RESET_PAGES: Final = 5
-_ALONE: Final = ("connected", "ready", "room_removed")
-"""Events that change how the next ones are recorded."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +54,18 @@ class Client:
         self.store = store
         self._token = token
         self._token_lifetime: float | None = None
-        self._arrivals: asyncio.Queue[Event] = asyncio.Queue()
-        self._connection = Connection(url, self._arrivals.put_nowait, self._recorded)
+        self._receiver = Receiver(self, self._ready, self._emit)
+        self._connection = Connection(url, self._receiver.receive, self._receiver.recorded)
         self._outbox = Outbox(store, self.ask, self._outbox_changed, self._outbox_refused)
         self.actions = Actions(self.ask)
         self._handlers: dict[str, dict[object, Handler]] = {}
         self._background: set[asyncio.Future[Any]] = set()
         self._main: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._is_lost = False
-        """Whether the connection's events are no longer recorded, because one of them could not be."""
         self._first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._online = asyncio.Event()
         self._attempts = 0
         self._token_refusals = 0
-        self._resetting: dict[str, list[Entry]] = {}
-        """By room whose log has changed: the entries that wait until it has been read again."""
-        self._sent_cursors: dict[str, int] = {}
-        """While the server replays: the cursors of this connect."""
-        self._delivered: dict[str, int] = {}
-        self._delivered_moved = asyncio.Event()
 
     # For applications
 
@@ -155,6 +142,10 @@ class Client:
             raise self.ended()
         return await self._outbox.enqueue(action, payload, client_id)
 
+    def drop(self, error: TidingsError) -> None:
+        """End the connection without confirming what has arrived, and connect again."""
+        self._connection.drop(error)
+
     async def close(self) -> None:
         """Disconnect. What is unsent stays in the store."""
         if self._main is not None:
@@ -181,7 +172,7 @@ class Client:
                 raise
 
     async def _run(self) -> None:
-        parts = [self._stay_connected(), self._record(), self._outbox.run(), self._confirm(), self._renew()]
+        parts = [self._stay_connected(), *self._receiver.parts(), self._outbox.run(), self._renew()]
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(part) for part in (*parts, self._stopping.wait())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -221,10 +212,8 @@ class Client:
         while True:
             wait = None
             try:
-                await self._arrivals.join()  # the cursors below include all that has arrived
                 token = await self._fresh_token()
-                cursors = dict(list((await self.store.cursors()).items())[:MAX_CURSORS])
-                self._sent_cursors = cursors
+                cursors = await self._receiver.begin()
                 closing = await self._connection.run({"token": token, "device": self.device, "cursors": cursors})
                 reason = "the connection was lost" if closing is None else f"closed: {closing.get('reason')}"
                 self._set_status("offline", reason)
@@ -283,131 +272,18 @@ class Client:
             with contextlib.suppress(Offline, Refused):
                 await self.ask("authenticate", {"token": await self._fresh_token()})
 
-    # Receiving
-
-    async def _record(self) -> None:
-        """Record what arrives, batch by batch, and then pass it on.
-
-        If it cannot be recorded, the connection ends without confirming it, and the server sends it again.
-        """
-        while True:
-            batch = [await self._arrivals.get()]
-            while not self._arrivals.empty():
-                batch.append(self._arrivals.get_nowait())
-            for part in _parts(batch):
-                if part[0].name == "connected":
-                    self._is_lost = False
-                    self._resetting.clear()
-                elif not self._is_lost:
-                    try:
-                        await self._take(part)
-                    except StoreFailed as error:
-                        log.warning("cannot record what arrived: %s", error)
-                        self._is_lost = True
-                        self._connection.drop(error)
-            for _ in batch:
-                self._arrivals.task_done()
-
-    async def _recorded(self) -> None:
-        await self._arrivals.join()
-        if self._is_lost:
-            raise StoreFailed("what arrived could not be recorded")
-
-    async def _take(self, events: list[Event]) -> None:
-        entries: dict[int, Entry] = {}
-        for number, event in enumerate(events):
-            room_id, seq = event.data.get("room_id"), event.data.get("seq")
-            # A receipt has other seqs; whatever has `room_id` and `seq` is an entry, also if this version is older.
-            if isinstance(room_id, str) and type(seq) is int and event.name not in ("ready", "closing"):
-                entries[number] = Entry(room_id, seq, event.name, event.data)
-                if seq <= self._sent_cursors.get(room_id, 0):  # only a log that has gone back is replayed from there
-                    self._resetting.setdefault(room_id, [])
-        recording = [entry for entry in entries.values() if entry.room_id not in self._resetting]
-        new = set(map(id, await self.store.take(recording))) if recording else set()
-        for number, event in enumerate(events):
-            entry = entries.get(number)
-            if entry is None:
-                await self._handle(event)
-            elif entry.room_id in self._resetting:
-                self._resetting[entry.room_id].append(entry)
-                continue
-            elif id(entry) not in new:
-                continue
-            else:
-                self._delivered[entry.room_id] = entry.seq
-                self._delivered_moved.set()
-            self._emit(event.name, event.data)
-
-    async def _handle(self, event: Event) -> None:
-        data = event.data
-        if event.name == "ready":
-            self.username = str(data.get("username", ""))
-            try:
-                await self.store.claim(f"{self.username} on {self.device}")
-            except StoreOfAnother as error:
-                self.error = error
-                self._stopping.set()
-                raise
-            self._attempts = self._token_refusals = 0
-            self._sent_cursors = {}
-            reset = {room_id: self._resetting.pop(room_id, []) for room_id in data.get("reset") or ()}
-            repeated, self._resetting = self._resetting, reset
-            for entries in repeated.values():
-                await self._take([Event(entry.name, entry.data) for entry in entries])
-            for room_id in reset:
-                self.start_task(self._read_again(room_id))
-            self._set_status("online")
-            if not self._first_ready.done():
-                self._first_ready.set_result(None)
-        elif event.name == "room_removed":
-            await self.store.forget(data.get("room_id", ""))
-
-    async def _read_again(self, room_id: str) -> None:
-        """The log of a room was restored, or begins after the cursor: hold what it has now.
-
-        Consumers go back to before the first message that is another one in the log than it was here.
-        """
-        pending = self._resetting[room_id]
-        pages: list[dict[str, Any]] = []
-        before: dict[str, int] = {}
-        complete = False
-        held = {row["seq"]: row["id"] for row in await self.store.newest(room_id, "message", 1000)}
+    async def _ready(self, ready: dict[str, Any]) -> None:
+        self.username = str(ready.get("username", ""))
         try:
-            for _ in range(_MAX_RESET_PAGES):
-                page = await self.insist("history", {"room_id": room_id, "limit": _PAGE, **before})
-                pages = [*page["messages"], *pages]
-                complete = not page["has_more"] or not page["messages"]
-                if complete or any(held.get(message["seq"]) == message["id"] for message in page["messages"]):
-                    break
-                before = {"before": page["messages"][0]["seq"]}
-            log_ids = {message["seq"]: message["id"] for message in pages}
-            oldest = 0 if not pages else pages[0]["seq"]
-            differ = [seq for seq, message_id in held.items() if seq >= oldest and log_ids.get(seq) != message_id]
-            common = min(differ) - 1 if differ else None
-            if self._resetting.get(room_id) is not pending:
-                return  # another connection has begun, and the server resets the room again
-            await self.store.replace(room_id, pages, 0 if complete else oldest - 1, common)
-            if self._resetting.get(room_id) is pending:
-                del self._resetting[room_id]
-            self._emit("reset", {"room_id": room_id})
-            await self._take([Event(entry.name, entry.data) for entry in pending])
-        except Refused:
-            await self.store.forget(room_id)  # the room is not there any more
-        except StoreFailed as error:
-            self._connection.drop(error)  # the next connect resets the room again
-        finally:
-            if self._resetting.get(room_id) is pending:
-                del self._resetting[room_id]
-
-    async def _confirm(self) -> None:
-        """Tell the server what was received. A lost call is made up for by the cursors of the next connect."""
-        while True:
-            await self._delivered_moved.wait()
-            await asyncio.sleep(_DELIVERED_AFTER)
-            self._delivered_moved.clear()
-            delivered, self._delivered = self._delivered, {}
-            with contextlib.suppress(Offline, Refused):
-                await self.ask("delivered", {"cursors": delivered})
+            await self.store.claim(f"{self.username} on {self.device}")
+        except StoreOfAnother as error:
+            self.error = error
+            self._stopping.set()
+            raise
+        self._attempts = self._token_refusals = 0
+        self._set_status("online")
+        if not self._first_ready.done():
+            self._first_ready.set_result(None)
 
     # Handlers
 
@@ -487,16 +363,6 @@ def connect(
     Raises a `Refused` if the server refuses the token, `StoreInUse` if another process has the store.
     """
     return Connecting(url, token, store, device, wait)
-
-
-def _parts(batch: list[Event]) -> list[list[Event]]:
-    """Split a batch so that `connected` events and the others of `_ALONE` come alone."""
-    parts: list[list[Event]] = []
-    for event in batch:
-        if not parts or event.name in _ALONE or parts[-1][0].name in _ALONE:
-            parts.append([])
-        parts[-1].append(event)
-    return parts
 
 
 def _lifetime(token: str) -> float | None:
