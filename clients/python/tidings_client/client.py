@@ -112,7 +112,7 @@ class Client:
 
     @property
     def unsent(self) -> list[Unsent]:
-        """What waits in the outbox, in order."""
+        """The requests of the outbox, in order."""
         return self._outbox.unsent
 
     async def ask(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
@@ -319,7 +319,7 @@ class Client:
 
 
 class Connecting:
-    """What `connect` returns: `await` it, or use `async with`."""
+    """The result of `connect`: `await` it, or use `async with`."""
 
     def __init__(self, url: str, token: Token, store: str | Path | Store | None, device: str, wait: bool) -> None:
         self._url, self._token, self._device, self._wait = url, token, device, wait

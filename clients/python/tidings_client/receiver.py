@@ -62,7 +62,7 @@ class Receiver:
         return self._cursors
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
-        """What runs as long as the client does."""
+        """Coroutines that run as long as the client does."""
         return [self._record(), self._confirm()]
 
     async def _record(self) -> None:

@@ -63,7 +63,7 @@ class Room:
         data: dict[str, Any] | None = None,
         client_id: str | None = None,
     ) -> Unsent:
-        """As `send`, but returns as soon as the message is in the store.
+        """Store a message to be sent like `send` does, and return without waiting for the server.
 
         `client_id`: yours, unique in the room; a message that you enqueue again with it is sent once.
         """

@@ -1,4 +1,4 @@
-"""What a client remembers: a cursor per room, the entries it received, how far each consumer is, and the outbox.
+"""The memory of a client: a cursor per room, the entries it received, positions of consumers, and the outbox.
 
 `Store` is the interface. `SQLiteStore` keeps everything in one file, or in memory if it has no path.
 """
