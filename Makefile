@@ -97,6 +97,7 @@ fmt: $(STAMP) $(WEB_PACKAGES) ## Format, and mend what the linter can
 .PHONY: docs
 docs: $(STAMP) ## Make the generated parts of the documents again
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.python_client
 
 .PHONY: screenshots
 screenshots: $(WEB) ## Make the pictures of the web client again, in docs/
@@ -123,4 +124,4 @@ LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-ha
 clean: ## Remove what the other targets made (never the data directory)
 	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist server/tidings/static
 	rm -rf tests/js/node_modules bench/peers/node_modules web/node_modules
-	find server db client_demo tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find server db client_demo clients tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -9,7 +9,7 @@ import pytest
 from tests.support.imports import cycles, modules, uses, within
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"tidings": "server", "tidings_db": "db", "tidings_chat": "client_demo"}
+FOLDERS = {"tidings": "server", "tidings_db": "db", "tidings_chat": "client_demo", "tidings_client": "clients/python"}
 """The folder that holds each import package."""
 
 ALLOWED: dict[str, set[str]] = {
@@ -237,6 +237,7 @@ ALLOWED: dict[str, set[str]] = {
     "tidings.__main__": {"tidings.cli.commands"},
     "tidings_db": set(),
     "tidings_chat": {"tidings.contract"},
+    "tidings_client": {"tidings.contract"},
 }
 """Each layer, and the layers (or parts of them) that it may import beside itself. The longest name applies."""
 
@@ -249,6 +250,7 @@ ONLY_IN: dict[str, set[str]] = {
         "tidings.transport.python_socketio",
         "tidings.transport.socketio_codecs",
         "tidings_chat",
+        "tidings_client.connection",
     },
     "engineio": {"tidings.transport.python_socketio", "tidings_chat"},
     "uvicorn": {"tidings.transport.uvicorn_server", "tidings.transport.uvicorn_websocket"},
@@ -320,6 +322,7 @@ def test_every_module_imports_only_what_its_layer_may() -> None:
         "tidings.contract",
         "tidings.fanout.hub",
         "tidings.log.journal",
+        "tidings_client.client",
         "tidings_db.queries.rooms",
     } <= found.keys()
     assert violations(ROOT) == []
@@ -350,6 +353,7 @@ GOOD = {
     "tidings_db.engine": "",
     "tidings_db.queries.rooms": "import tidings_db.engine",
     "tidings_chat.client": "import os, socketio\nfrom tidings.contract.models import Message\nx = os.environ",
+    "tidings_client.connection": "import aiohttp, socketio\nfrom tidings.contract.models import Message",
 }
 """Modules that keep the rules, and their sources."""
 
@@ -385,6 +389,10 @@ def test_a_tree_that_keeps_the_rules_has_no_violations(tree: Path) -> None:
         ("tidings_db.engine", "from tidings.contract.errors import Error", "not for tidings_db"),
         ("tidings_db.queries.rooms", "import tidings", "not for tidings_db"),
         ("tidings_chat.client", "from tidings.actions.dispatch import Registry", "not for tidings_chat"),
+        ("tidings_client.client", "from tidings.actions.dispatch import Registry", "not for tidings_client"),
+        ("tidings_client.client", "from tidings_db import engine", "not for tidings_client"),
+        ("tidings_client.client", "from tidings_chat import store", "not for tidings_client"),
+        ("tidings_client.rooms", "import socketio", "only in"),
         ("tidings_chat.client", "from tidings_db import engine", "not for tidings_chat"),
         ("tidings.fanout.hub", "from tidings.actions import rooms", "not for tidings.fanout"),
         ("tidings.fanout.hub", "from tidings.actions.context import Context", "not for tidings.fanout"),

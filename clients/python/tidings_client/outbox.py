@@ -1,0 +1,204 @@
+"""Sends requests in order and each once, across lost connections and restarts of the client.
+
+A request is in the store before it is sent and until the server has answered it. After a lost answer, the client does
+not know whether it took effect: it sends it again with the same `client_id`, and the server answers with what it
+already has. Only one request is in flight, so none overtakes another that has to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from tidings_client.connection import log
+from tidings_client.errors import NotConnected, Offline, Refused, StoreFailed, TidingsError
+from tidings_client.stores import Store, StoredUnsent
+
+Ask = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+_SIGN_IN_FIRST: Final = {"unauthenticated", "token_expired", "token_revoked"}
+"""These refuse the client, not the request, which waits until the client is signed in again."""
+_MAX_WAIT: Final = 30.0
+
+
+class Unsent:
+    """A message or an event that the server has not acknowledged yet."""
+
+    def __init__(self, outbox: Outbox, stored: StoredUnsent) -> None:
+        self.client_id = stored.client_id
+        self.action = stored.action
+        self.payload = stored.payload
+        self.tried = stored.tried
+        """Whether it was sent, so that the server may have it."""
+        self._outbox = outbox
+        self._answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+
+    @property
+    def content(self) -> str:
+        return str(self.payload.get("content", ""))
+
+    @property
+    def state(self) -> str:
+        """`waiting`, `tried`, `sent`, `refused` or `withdrawn`."""
+        if self._answer.cancelled():
+            return "withdrawn"
+        if self._answer.done():
+            return "sent" if self._answer.exception() is None else "refused"
+        return "tried" if self.tried else "waiting"
+
+    async def sent(self) -> dict[str, Any]:
+        """Wait until the server has acknowledged it, and return its answer.
+
+        Raises a `Refused` if the server will never accept it, `Closed` if the client ends before (it stays in the
+        outbox), `CancelledError` if it was withdrawn.
+        """
+        return await asyncio.shield(self._answer)
+
+    async def edit(self, content: str) -> bool:
+        """Replace the content; False if it is too late, because it has been tried."""
+        return await self._outbox.edit(self, content)
+
+    async def withdraw(self) -> bool:
+        """Remove it from the outbox; False if it is too late, because it has been tried."""
+        return await self._outbox.withdraw(self)
+
+    def stored(self) -> StoredUnsent:
+        return StoredUnsent(self.client_id, self.action, self.payload, self.tried)
+
+    def settle(self, outcome: dict[str, Any] | TidingsError) -> None:
+        if self._answer.done():
+            return
+        if isinstance(outcome, TidingsError):
+            self._answer.set_exception(outcome)
+        else:
+            self._answer.set_result(outcome)
+
+
+class Outbox:
+    def __init__(
+        self, store: Store, ask: Ask, changed: Callable[[Unsent], None], refused: Callable[[Unsent, Refused], None]
+    ) -> None:
+        """
+        Args:
+            changed: called when a request enters, changes its state, or leaves.
+            refused: gets a request that the server will never accept, and why.
+        """
+        self._store = store
+        self._ask = ask
+        self._changed = changed
+        self._refused = refused
+        self._woken = asyncio.Event()
+        self._online = False
+        self._queue: list[Unsent] = []
+
+    @property
+    def unsent(self) -> list[Unsent]:
+        """All requests that are not acknowledged, in order."""
+        return list(self._queue)
+
+    async def load(self) -> None:
+        self._queue = [Unsent(self, stored) for stored in await self._store.outbox()]
+
+    async def enqueue(self, action: str, payload: dict[str, Any], client_id: str | None = None) -> Unsent:
+        """Store a request; it is durable when this returns. Raises `StoreFailed`; then nothing will be sent."""
+        client_id = client_id or str(uuid.uuid4())
+        for known in self._queue:
+            if known.client_id == client_id:
+                return known
+        unsent = Unsent(self, StoredUnsent(client_id, action, {**payload, "client_id": client_id}, tried=False))
+        await self._store.enqueue(unsent.stored())
+        self._queue.append(unsent)
+        self._changed(unsent)
+        self._woken.set()
+        return unsent
+
+    async def edit(self, unsent: Unsent, content: str) -> bool:
+        if unsent.state != "waiting":
+            return False
+        unsent.payload = {**unsent.payload, "content": content}
+        await self._store.enqueue(unsent.stored())
+        self._changed(unsent)
+        return True
+
+    async def withdraw(self, unsent: Unsent) -> bool:
+        if unsent.state != "waiting":
+            return False
+        self._queue.remove(unsent)
+        unsent._answer.cancel()
+        await self._store.dequeue(unsent.client_id)
+        self._changed(unsent)
+        return True
+
+    def set_online(self, online: bool) -> None:
+        self._online = online
+        if online:
+            self._woken.set()
+
+    def end(self, reason: TidingsError) -> None:
+        """Answer those who wait; the requests stay in the store."""
+        for unsent in self._queue:
+            unsent.settle(reason)
+
+    async def run(self) -> None:
+        wait = 0.0
+        while True:
+            self._woken.clear()
+            if not self._queue or not self._online:
+                await self._woken.wait()
+                continue
+            unsent = self._queue[0]
+            pause = await self._try(unsent)
+            if pause is None:
+                wait = 0.0
+                continue
+            wait = min(_MAX_WAIT, max(0.25, wait * 2))
+            await self._pause(pause or wait, wakes=not pause)
+
+    async def _try(self, unsent: Unsent) -> float | None:
+        """Send a request once. Returns None if it has left the outbox, or the seconds to wait (0: a while)."""
+        is_first, unsent.tried = not unsent.tried, True
+        try:
+            if is_first:
+                self._changed(unsent)
+                await self._store.enqueue(unsent.stored())
+            answer = await self._ask(unsent.action, unsent.payload)
+        except (NotConnected, StoreFailed) as error:
+            unsent.tried = not is_first
+            if is_first and isinstance(error, NotConnected):
+                await self._recorded(self._store.enqueue(unsent.stored()))
+            return 0.0
+        except Offline:
+            return 0.0
+        except Refused as error:
+            if error.retryable or error.code in _SIGN_IN_FIRST:
+                return error.retry_after or 0.0
+            unsent.settle(error)
+            self._refused(unsent, error)
+        except TidingsError as error:  # an answer that this version cannot read: it took effect
+            unsent.settle(error)
+        else:
+            unsent.settle(answer)
+        self._queue.remove(unsent)
+        await self._recorded(self._store.dequeue(unsent.client_id))
+        self._changed(unsent)
+        return None
+
+    async def _recorded(self, write: Awaitable[None]) -> None:
+        """Write; if that fails, the request is sent once more after a restart, with the same `client_id`."""
+        try:
+            await write
+        except StoreFailed as error:
+            log.warning("the outbox: %s", error)
+
+    async def _pause(self, seconds: float, *, wakes: bool) -> None:
+        """Wait for `seconds`; if it `wakes`, only until there is a new connection or request."""
+        if not wakes:
+            await asyncio.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass

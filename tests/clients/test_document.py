@@ -1,0 +1,133 @@
+"""The code of docs/client-python.md runs as printed, and its table has the whole API."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tidings_client
+from docs.generate import ROOT
+from tests.support.node import RunningNode
+from tidings_client import Client, Room
+
+PAGE = (ROOT / "docs/client-python.md").read_text("utf-8")
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def program() -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S):
+        exec(block, names)
+    return names
+
+
+async def test_the_ten_lines_send_and_print(
+    server: RunningNode,
+    omar: str,
+    program: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chatting = asyncio.create_task(program["chat"](server.url, lambda: omar))
+    async with tidings_client.connect(server.url, omar) as client, asyncio.timeout(DEADLINE_S):
+        room = client.room(topic_name="noticias")
+        async for message in room.messages():
+            assert message.content == "Hola"
+            break
+        await room.send("adiós")
+        await chatting
+    assert capsys.readouterr().out == "omar Hola\nomar adiós\n"
+
+
+async def test_an_event_is_published_and_consumed(
+    server: RunningNode, omar: str, program: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with tidings_client.connect(server.url, omar) as client, asyncio.timeout(DEADLINE_S):
+        await program["work"](client)
+    assert capsys.readouterr().out == "omar 17\n"
+
+
+async def test_the_timeline_is_drawn(server: RunningNode, omar: str, program: dict[str, Any]) -> None:
+    drawn: list[Any] = []
+    async with tidings_client.connect(server.url, omar) as client, asyncio.timeout(DEADLINE_S):
+        room = await client.join("noticias")
+        await room.send("Hola")
+        await program["show"](room, drawn.append)
+        await room.send("Adiós")
+    assert drawn[0] == [("complete", "Hola")]
+    assert [("complete", "Hola"), ("tried", "Adiós")] in drawn
+
+
+async def test_a_stream_ends_when_a_member_asks(program: dict[str, Any]) -> None:
+    """Its own tests are in `test_streams.py`."""
+
+    class Stream:
+        def __init__(self) -> None:
+            self.text = ""
+
+        async def __aenter__(self) -> Stream:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def write(self, text: str) -> None:
+            self.text += text
+
+        @property
+        def stopped(self) -> bool:
+            return len(self.text) >= 4
+
+    class Streaming:
+        def __init__(self) -> None:
+            self.streamed = Stream()
+
+        def stream(self) -> Stream:
+            return self.streamed
+
+    async def words() -> AsyncIterator[str]:
+        for word in ("uno", "dos", "tres"):
+            yield word
+
+    room = Streaming()
+    await program["answer"](room, words())
+    assert room.streamed.text == "unodos"
+
+
+@pytest.mark.parametrize("kind", [Client, Room])
+def test_the_table_has_every_method_with_its_arguments(kind: type) -> None:
+    table = PAGE.partition("## The API\n")[2]
+    internal = {
+        "ask",
+        "drop",
+        "insist",
+        "enqueue",
+        "start",
+        "start_task",
+        "ended",
+        "room_infos",
+        "resolve",
+        "is_closed",
+    }
+    for name, method in inspect.getmembers(kind, inspect.isfunction):
+        if name.startswith("_") or (kind is Client and name in internal) or name in ("resolve", "on"):
+            continue
+        if name in ("edit", "delete", "react", "read", "typing"):
+            assert f"`{name}`" in table
+            continue
+        parameters = list(inspect.signature(method).parameters.values())[1:]
+        positional = [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]
+        keywords = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+        assert f"`{name}({', '.join(positional + ['*'] * bool(keywords) + keywords)})`" in table
+
+
+def test_every_exported_name_exists() -> None:
+    assert all(hasattr(tidings_client, name) for name in tidings_client.__all__)
