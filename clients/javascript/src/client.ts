@@ -264,13 +264,12 @@ export class Client<MyEvents = {}> {
 
   private arrived(name: string, data: unknown): void {
     this.queue.push([name, data]);
-    this.pumping ??= this.pump().finally(() => {
-      this.pumping = null;
-    });
+    this.pumping ??= this.pump();
   }
 
   /** Store what has arrived, then hand it over, in order. */
   private async pump(): Promise<void> {
+    await null;
     try {
       while (this.queue.length > 0 && !this.isClosed) {
         const last = this.queue.findIndex(([name]) => CHANGES_OF_LOGS.has(name));
@@ -278,13 +277,14 @@ export class Client<MyEvents = {}> {
         const entries = arrived.flatMap(([name, data]) => (isEntry(data) ? [[name, data] as const] : []));
         const fresh = await this.log.receive(entries);
         for (const [name, data] of arrived) if (!isEntry(data) || fresh.has(data)) await this.handOver(name, data);
+        if (this.queue.length === 0 && !this.isClosed) await this.log.trim();
       }
-      if (!this.isClosed) await this.log.trim();
     } catch (error) {
       // What was not stored is not beyond the cursor: the next connection brings it again.
       this.queue = [];
       this.connection.restart(new TidingsError({ ...storeFailed(error), message: String(error), retryable: true }));
     }
+    this.pumping = null; // in the same turn as the last look at the queue
   }
 
   private async handOver(name: string, data: unknown): Promise<void> {

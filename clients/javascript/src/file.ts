@@ -71,9 +71,7 @@ export class FileStore extends MemoryStore {
   override commit(batches: readonly Batch[]): Promise<boolean[]> {
     return new Promise((resolve, reject) => {
       this.waiting.push({ batches, resolve, reject });
-      this.writing ??= this.writeAll().finally(() => {
-        this.writing = null;
-      });
+      this.writing ??= this.writeAll();
     });
   }
 
@@ -117,6 +115,7 @@ export class FileStore extends MemoryStore {
         resolve(applied[at] as boolean[]);
       });
     }
+    this.writing = null; // in the same turn as the last look at what waits
   }
 
   private async append(line: Line): Promise<void> {

@@ -238,7 +238,7 @@ export class Room<MyEvents = {}> {
         const floor = log.floor(room_id);
         let position = await log.position(room_id, consumer);
         if (position === undefined && floor !== undefined) {
-          await log.move(room_id, consumer, floor);
+          await this.move(room_id, consumer, floor);
           position = floor;
         }
         const { rows, end } = position === undefined ? NONE : await this.beyond(room_id, kind, position, floor ?? 0);
@@ -249,9 +249,9 @@ export class Room<MyEvents = {}> {
           moved = client.resetsOf(room_id) === resets;
           if (!moved) break;
           if (client.isClosed) return;
-          await log.move(room_id, consumer, row.data.seq ?? 0);
+          await this.move(room_id, consumer, row.data.seq ?? 0);
         }
-        if (moved && end !== null) await log.move(room_id, consumer, end);
+        if (moved && end !== null) await this.move(room_id, consumer, end);
         else if (moved) await client.changed(version);
       }
     } finally {
@@ -281,6 +281,17 @@ export class Room<MyEvents = {}> {
     const missing = rows.filter(({ data }) => (data.seq ?? 0) <= floor);
     const goesOn = has_more && missing.length === rows.length;
     return { rows: missing, end: goesOn ? (missing.at(-1)?.data.seq ?? floor) : floor };
+  }
+
+  /** Store a position; while the store cannot be written, nothing more is handed over. */
+  private async move(room_id: string, consumer: string, seq: number): Promise<void> {
+    for (let wait = 100; !this.client.isClosed; wait = Math.min(5000, wait * 2)) {
+      try {
+        return await this.client.log.move(room_id, consumer, seq);
+      } catch {
+        await new Promise((resolve) => setTimeout(resolve, wait));
+      }
+    }
   }
 
   /** Hold a lock of the store until the returned function is called. */

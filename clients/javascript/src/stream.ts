@@ -77,9 +77,7 @@ export class MessageStream {
     if (this.isFinished) throw isClosed();
     this.check();
     this.text += text;
-    this.sending ??= this.send(JOIN).finally(() => {
-      this.sending = null;
-    });
+    this.sending ??= this.send(JOIN);
     // Do not run further ahead of the network than one packet.
     if (this.unsent > MAX_TEXT) await this.flush();
   }
@@ -87,9 +85,7 @@ export class MessageStream {
   /** Wait until the server has all that was written. */
   async flush(): Promise<void> {
     while (this.sending !== null || (this.unsent > 0 && this.failure === null)) {
-      this.sending ??= this.send(0).finally(() => {
-        this.sending = null;
-      });
+      this.sending ??= this.send(0);
       await this.sending;
     }
     this.check();
@@ -130,7 +126,7 @@ export class MessageStream {
   }
 
   private async send(after: number): Promise<void> {
-    if (after > 0) await new Promise((resolve) => setTimeout(resolve, after));
+    await new Promise((resolve) => setTimeout(resolve, after));
     while (this.unsent > 0) {
       const from = unitsOf(this.text, this.sentTo - this.begin);
       const rest = this.text.slice(from);
@@ -144,9 +140,10 @@ export class MessageStream {
       } catch (error) {
         if (await this.recovered(error)) continue;
         this.failure = error;
-        return;
+        break;
       }
     }
+    this.sending = null; // in the same turn as the last look at what is unsent
   }
 
   /** Whether to go on after an error, from where the server says or from what it has stored. */
