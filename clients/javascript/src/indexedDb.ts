@@ -55,7 +55,9 @@ export class IndexedDbStore implements Store {
 
   async range(prefix: string, { above, limit, descending = false }: Range = {}): Promise<Row[]> {
     const from = above !== undefined && above >= prefix ? above : prefix;
-    const range = IDBKeyRange.bound(from, `${prefix}\uffff`, from === above);
+    const end = `${prefix}\uffff`;
+    if (from > end) return [];
+    const range = IDBKeyRange.bound(from, end, from === above);
     const rows = this.rows();
     if (!descending) {
       const [keys, values] = await Promise.all([

@@ -1,12 +1,12 @@
-import { once } from "node:events";
 import { spawn } from "node:child_process";
-import { fileURLToPath } from "node:url";
+import { once } from "node:events";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { MemoryStore, type Batch } from "../src/store.ts";
+import { type Batch, MemoryStore } from "../src/store.ts";
 import { Reader, statusOf, World } from "./support/world.ts";
 
-const world = new World({ TIDINGS_CORS_ORIGINS: "" });
+const world = new World();
 
 test("a message arrives, with its author, its seq and its content", async () => {
   const topic = world.name("noticias");

@@ -1,6 +1,7 @@
 /** A bad network on loopback: a TCP proxy that cuts, refuses and swallows. */
-import { connect, createServer, type Server, type Socket } from "node:net";
+
 import { once } from "node:events";
+import { connect, createServer, type Server, type Socket } from "node:net";
 
 export type Direction = "up" | "down";
 

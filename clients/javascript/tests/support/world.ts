@@ -91,7 +91,10 @@ export class Reader {
 }
 
 /** Resolves when a client's status is of this kind, from now on. */
-export function statusOf(client: { onStatus: Client["onStatus"]; status: Status }, is: Status["is"]): Promise<Status> {
+export function statusOf(
+  client: { onStatus: Client["onStatus"]; status: Status },
+  is: Status["is"],
+): Promise<Status> {
   return new Promise((resolve) => {
     if (client.status.is === is) resolve(client.status);
     const stop = client.onStatus((status) => {
