@@ -54,6 +54,8 @@ export class Client<MyEvents = {}> {
   private queue: (readonly [name: string, data: unknown])[] = [];
   private pumping: Promise<void> | null = null;
   private version = 0;
+  private replay: Promise<void> | null = null;
+  private endReplay: () => void = () => undefined;
 
   /** Use `connect`. */
   static async open<MyEvents>(options: ClientOptions): Promise<Client<MyEvents>> {
@@ -77,8 +79,12 @@ export class Client<MyEvents = {}> {
         await this.pumping; // so that the cursors count all that arrived
         return { device, cursors: Object.fromEntries(this.log.cursors) };
       },
+      recorded: async () => {
+        await this.pumping;
+      },
       event: (name, data) => this.arrived(name, data),
       status: (status) => {
+        if (status.is !== "connecting") this.endReplay();
         for (const handler of this.statusHandlers) run(() => handler(status));
         if (status.is === "closed") this.wakeConsumers();
       },
@@ -250,9 +256,10 @@ export class Client<MyEvents = {}> {
     });
   }
 
-  /** Resolves when the messages of a room are read again after its log was reset. */
-  restored(room_id: string): Promise<void> {
-    return this.restoring.get(room_id) ?? Promise.resolve();
+  /** Resolves when a consumer may go on: no replay runs, and the room is read again if its log was reset. */
+  async settled(room_id: string): Promise<void> {
+    await this.replay; // only `ready`, at its end, says which logs were reset
+    await this.restoring.get(room_id);
   }
 
   /** How often a room's log was reset. */
@@ -275,6 +282,7 @@ export class Client<MyEvents = {}> {
         const last = this.queue.findIndex(([name]) => CHANGES_OF_LOGS.has(name));
         const arrived = this.queue.splice(0, last === -1 ? this.queue.length : last + 1);
         const entries = arrived.flatMap(([name, data]) => (isEntry(data) ? [[name, data] as const] : []));
+        if (!this.connection.isOnline) this.replay ??= this.beginReplay();
         const fresh = await this.log.receive(entries);
         for (const [name, data] of arrived) if (!isEntry(data) || fresh.has(data)) await this.handOver(name, data);
         if (this.queue.length === 0 && !this.isClosed) await this.log.trim();
@@ -285,6 +293,15 @@ export class Client<MyEvents = {}> {
       this.connection.restart(new TidingsError({ ...storeFailed(error), message: String(error), retryable: true }));
     }
     this.pumping = null; // in the same turn as the last look at the queue
+  }
+
+  private beginReplay(): Promise<void> {
+    return new Promise((resolve) => {
+      this.endReplay = () => {
+        this.replay = null;
+        resolve();
+      };
+    });
   }
 
   private async handOver(name: string, data: unknown): Promise<void> {
@@ -320,7 +337,7 @@ export class Client<MyEvents = {}> {
       this.resets.set(room_id, this.resetsOf(room_id) + 1);
       this.restoring.set(room_id, this.restore(room_id));
     }
-    this.connection.isReady(ready);
+    this.connection.isReady();
     this.outbox.wake();
   }
 

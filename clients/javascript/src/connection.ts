@@ -3,7 +3,7 @@
  * with a fresh token and the current cursors.
  */
 import { io, type Socket } from "socket.io-client";
-import type { ActionError, Answer, CloseReason, Closing, ConnectAuth, Ready } from "./contract.gen.ts";
+import type { ActionError, Answer, CloseReason, Closing, ConnectAuth } from "./contract.gen.ts";
 import { fromServer, isClosed, noAnswer, TidingsError } from "./errors.ts";
 import type { ActionName, Request, Response } from "./types.ts";
 
@@ -23,6 +23,8 @@ export interface ConnectionOptions {
   readonly token: Token;
   /** The payload of a connect, without its token. All events of the last connection are processed by then. */
   auth(): Promise<Omit<ConnectAuth, "token">>;
+  /** Resolves when all events that have arrived are stored. */
+  recorded(): Promise<void>;
   /** Called in the order of arrival. */
   event(name: string, data: unknown): void;
   status(status: Status): void;
@@ -160,7 +162,19 @@ export class Connection {
       if (this.attempting) this.failed(error instanceof TidingsError ? error : noAnswer(`No token: ${error}`));
       return;
     }
-    if (this.attempting) this.socket.connect();
+    if (!this.attempting) return;
+    this.socket.connect();
+    this.answerPings(this.socket.io.engine as unknown as Engine);
+  }
+
+  /** A PONG proves to the server that what it sent before the PING has arrived: answer when that is stored. */
+  private answerPings(engine: Engine): void {
+    const send = engine._sendPacket;
+    engine._sendPacket = (type, ...rest) => {
+      if (type !== "pong") send.call(engine, type, ...rest);
+      // The library emits events in a later turn than their packets.
+      else setTimeout(() => void this.options.recorded().then(() => send.call(engine, type, ...rest)));
+    };
   }
 
   private async token(): Promise<string> {
@@ -174,28 +188,31 @@ export class Connection {
   }
 
   /** `ready` and all before it are processed. */
-  isReady({ token_expires_at }: Pick<Ready, "token_expires_at">): void {
+  isReady(): void {
     if (!this.socket.connected) return;
     this.wait = FIRST_WAIT;
     this.refusals = 0;
-    this.planRenewal(token_expires_at);
+    this.planRenewal(this.auth?.token ?? "");
     this.change({ is: "online" });
   }
 
-  private planRenewal(expires_at: string): void {
+  /** The wall clock may be wrong: only the token says how long it lives. */
+  private planRenewal(token: string): void {
     clearTimeout(this.renewTimer);
-    if (typeof this.options.token === "string") return;
-    const left = Date.parse(expires_at) - Date.now();
-    const after = Math.max(1000, left - Math.min(RENEW_BEFORE, left / 5));
-    if (!(after < LONGEST_TIMER)) return;
-    this.renewTimer = setTimeout(() => void this.renew(), after);
+    const life = lifeOf(token);
+    if (!this.canRenew || life === null) return; // the server closes the connection when it expires
+    this.renewTimer = setTimeout(
+      () => void this.renew(),
+      Math.min(LONGEST_TIMER, life - Math.min(RENEW_BEFORE, life / 5)),
+    );
   }
 
   /** If it fails, the server closes the connection at the end of the token, and the next connect brings another. */
   private async renew(): Promise<void> {
     try {
-      const { token_expires_at } = await this.ask("authenticate", { token: await this.token() });
-      this.planRenewal(token_expires_at);
+      const token = await this.token();
+      await this.ask("authenticate", { token });
+      this.planRenewal(token);
     } catch {}
   }
 
@@ -249,6 +266,22 @@ export class Connection {
   private readonly networkIsGone = (): void => {
     if (this.socket.connected) this.socket.io.engine.close();
   };
+}
+
+/** The part of engine.io-client that sends packets, by its name in the version that is locked. */
+interface Engine {
+  _sendPacket(type: string, ...rest: unknown[]): void;
+}
+
+/** The life of a JWT from its issue to its end (ms); null for another token. */
+function lifeOf(token: string): number | null {
+  try {
+    const body = (token.split(".")[1] as string).replaceAll("-", "+").replaceAll("_", "/");
+    const { iat, exp } = JSON.parse(atob(body)) as { iat: number; exp: number };
+    return exp > iat ? (exp - iat) * 1000 : null;
+  } catch {
+    return null;
+  }
 }
 
 export type Timer = ReturnType<typeof setTimeout>;

@@ -243,8 +243,12 @@ function isAlive(holder: string): boolean {
   return startOf(Number(pid)) === start;
 }
 
-/** When a process started, so that a later one with the same id is not taken for it; "-" where that is unknown. */
+/**
+ * When a process started, so that a later one with the same id is not taken for it; "-" where that is unknown. A
+ * killed process whose parent has not noticed is "ended".
+ */
 function startOf(pid: number): string {
-  const fields = contentOf(`/proc/${pid}/stat`);
-  return fields?.slice(fields.lastIndexOf(")") + 2).split(" ")[19] ?? "-";
+  const text = contentOf(`/proc/${pid}/stat`);
+  const fields = text?.slice(text.lastIndexOf(")") + 2).split(" ");
+  return fields?.[0] === "Z" ? "ended" : (fields?.[19] ?? "-");
 }

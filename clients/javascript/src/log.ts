@@ -149,7 +149,10 @@ export class Log {
     for (const room_id of room_ids) {
       const rows = await this.store.range(`r/${room_id}/`);
       const keys = [`c/${room_id}`, `f/${room_id}`, ...rows.map(([key]) => key)];
-      batches.push({ writes: [...keys.map((key) => [key, undefined] as const), [`x/${room_id}`, 1]] });
+      const ids = rows.flatMap(([key, row]) =>
+        (row as Kept).is === "message" ? [[seqOf(key), (row as Kept).data.id]] : [],
+      );
+      batches.push({ writes: [...keys.map((key) => [key, undefined] as const), [`x/${room_id}`, ids]] });
       this.cursors.delete(room_id);
       this.floors.delete(room_id);
     }
@@ -171,14 +174,32 @@ export class Log {
       // An event that came meanwhile is newer than the page.
       if ((await this.store.get(key)) === undefined) writes.push([key, { is: "message", data: message }]);
     }
-    // The restored log may be shorter than what a consumer had got: what comes next is new to it.
+    const same = sameUpTo(((await this.store.get(`x/${room_id}`)) ?? []) as Known[], messages);
     for (const [key, position] of await this.store.range(`p/${room_id}/`))
-      if ((position as number) > cursor) writes.push([key, cursor]);
+      if ((position as number) > same) writes.push([key, same]);
     const key = `c/${room_id}`;
     await this.store.commit([{ writes }, { unless: { key, reaches: cursor }, writes: [[key, cursor]] }]);
     this.floors.set(room_id, floor);
     this.cursors.set(room_id, Math.max(cursor, this.cursors.get(room_id) ?? 0));
   }
+}
+
+type Known = readonly [seq: number, id: string];
+
+/**
+ * Up to where a log is the same as before its reset. A restored log gives the seqs after its backup to other messages,
+ * which are new to a consumer. Infinity: nothing says that it differs.
+ */
+function sameUpTo(known: readonly Known[], messages: readonly Message[]): number {
+  const ids = new Map(messages.map(({ seq, id }) => [seq, id]));
+  const first = messages[0]?.seq ?? 1;
+  let same = first - 1;
+  for (const [seq, id] of known) {
+    if (seq < first) continue;
+    if (ids.get(seq) !== id) return same;
+    same = seq;
+  }
+  return Number.POSITIVE_INFINITY;
 }
 
 /** What an entry puts into a row; null: nothing. */

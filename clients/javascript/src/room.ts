@@ -233,7 +233,7 @@ export class Room<MyEvents = {}> {
     try {
       while (!client.isClosed) {
         const version = client.changes;
-        await client.restored(room_id);
+        await client.settled(room_id);
         const resets = client.resetsOf(room_id);
         const floor = log.floor(room_id);
         let position = await log.position(room_id, consumer);
