@@ -27,6 +27,8 @@ const PAGE = 50;
 export class Timeline {
   private readonly options: TimelineOptions;
   private readonly bySeq = new Map<number, Message>();
+  /** Changes of messages that are not shown, since the page that is being loaded was asked for. */
+  private readonly late = new Map<number, Message>();
   private readonly listeners = new Set<() => void>();
   private current: TimelineState = { messages: [], unsent: [], hasOlder: true };
   private first = Number.POSITIVE_INFINITY;
@@ -54,6 +56,7 @@ export class Timeline {
   loadOlder(limit = PAGE): Promise<void> {
     this.loading ??= this.load(limit).finally(() => {
       this.loading = null;
+      this.late.clear();
     });
     return this.loading;
   }
@@ -82,7 +85,10 @@ export class Timeline {
     if (row.is !== "message") return;
     const message = row.data;
     // A change of a message that is not loaded: it comes with its page.
-    if (this.bySeq.size > 0 && message.seq < this.first && this.hasOlder) return;
+    if (this.bySeq.size > 0 && message.seq < this.first && this.hasOlder) {
+      if (this.loading !== null) this.late.set(message.seq, message);
+      return;
+    }
     this.set(message);
     this.change();
   }
@@ -137,7 +143,7 @@ export class Timeline {
 
   /** A page may be older than an event that came before it: what is held stays. */
   private addOlder(message: Message): void {
-    if (!this.bySeq.has(message.seq)) this.set(message);
+    if (!this.bySeq.has(message.seq)) this.set(this.late.get(message.seq) ?? message);
   }
 
   private set(message: Message): void {

@@ -13,7 +13,7 @@ test("pages of history and changes, in any order, make the room as it is now", a
   await fc.assert(
     fc.asyncProperty(
       fc.nat(SIZE),
-      fc.array(fc.constantFrom("older", "change", "new"), { maxLength: 30 }),
+      fc.array(fc.constantFrom("older", "change", "new", "older and change"), { maxLength: 30 }),
       fc.infiniteStream(fc.nat(99)),
       async (held, steps, numbers) => {
         const log = Array.from({ length: SIZE }, (_, at) => message(at + 1, 0));
@@ -29,6 +29,7 @@ test("pages of history and changes, in any order, make the room as it is now", a
         });
         await timeline.begin();
         for (const step of steps) {
+          const loading = step === "older and change" ? timeline.loadOlder((next() % 4) + 1) : null;
           if (step === "older") await timeline.loadOlder((next() % 4) + 1);
           else if (step === "new") {
             const added = message(log.length + 1, 0);
@@ -40,6 +41,7 @@ test("pages of history and changes, in any order, make the room as it is now", a
             log[at] = changed;
             timeline.apply({ is: "message", data: changed });
           }
+          await loading;
         }
         await timeline.loadOlder(100);
         await null;
