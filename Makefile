@@ -18,6 +18,11 @@ WEB_PACKAGES := web/node_modules/.installed
 # With the directories, so that a file that is gone counts as a change.
 WEB_SOURCES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts $(shell find web/src web/public)
 
+CLIENT := clients/javascript/dist/node.js
+CLIENT_PACKAGES := clients/javascript/node_modules/.installed
+CLIENT_SOURCES := $(addprefix clients/javascript/,package.json tsconfig.json tsconfig.build.json vite.config.ts) \
+	$(filter-out %/contract.gen.ts,$(shell find clients/javascript/src))
+
 # The machine's Node.js if Vite takes it and it has npm, otherwise the one that comes with the dev dependencies.
 RECENT = [a, b] = process.versions.node.split('.'); process.exit(a > 22 || a == 22 && b > 11 || a == 20 && b > 18 ? 0 : 1)
 NODE_OK = node -e "$(RECENT)" 2>/dev/null && command -v npm >/dev/null
@@ -52,6 +57,16 @@ web: $(WEB) ## Build the page, into server/tidings/static
 $(WEB): $(WEB_SOURCES) $(WEB_PACKAGES)
 	@echo npm run build --prefix web; $(WITH_NODE) npm run build --prefix web
 
+$(CLIENT_PACKAGES): clients/javascript/package-lock.json clients/javascript/package.json | $(STAMP)
+	@echo npm ci --prefix clients/javascript; $(WITH_NODE) npm ci --prefix clients/javascript --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+.PHONY: client
+client: $(CLIENT) ## Build the JavaScript client library, into clients/javascript/dist
+
+$(CLIENT): $(CLIENT_SOURCES) $(CLIENT_PACKAGES)
+	@echo npm run build --prefix clients/javascript; $(WITH_NODE) npm run build --prefix clients/javascript
+
 .PHONY: run
 run: $(STAMP) $(WEB) ## Start a server on http://127.0.0.1:8000
 	$(BIN)/tidings serve
@@ -68,7 +83,7 @@ test-all: SUITE := --all
 test-all: run-tests ## Run these and the long ones, as CI does
 
 .PHONY: run-tests
-run-tests: $(STAMP) $(NODE_TESTS) $(PEERS) $(WEB)
+run-tests: $(STAMP) $(NODE_TESTS) $(PEERS) $(WEB) $(CLIENT)
 	@$(WITH_NODE) $(BIN)/python -m tests.suite $(SUITE) $(ARGS)
 
 # The peers run on the Node.js of the dev dependencies, not on the machine's: so all measure the same one.
@@ -81,18 +96,20 @@ bench: $(STAMP) $(PEERS) ## Measure the server beside others (ARGS="--only fanou
 	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: check
-check: $(STAMP) $(WEB_PACKAGES) ## Lint, check the formatting, the types and who imports whom
+check: $(STAMP) $(WEB_PACKAGES) $(CLIENT_PACKAGES) ## Lint, check the formatting, the types and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
 	@echo npm run check --prefix web; $(WITH_NODE) npm run check --prefix web
+	@echo npm run check --prefix clients/javascript; $(WITH_NODE) npm run check --prefix clients/javascript
 
 .PHONY: fmt
-fmt: $(STAMP) $(WEB_PACKAGES) ## Format, and mend what the linter can
+fmt: $(STAMP) $(WEB_PACKAGES) $(CLIENT_PACKAGES) ## Format, and mend what the linter can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	@echo npm run fmt --prefix web; $(WITH_NODE) npm run fmt --prefix web
+	@echo npm run fmt --prefix clients/javascript; $(WITH_NODE) npm run fmt --prefix clients/javascript
 
 .PHONY: docs
 docs: $(STAMP) ## Make the generated parts of the documents again
@@ -124,4 +141,5 @@ LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-ha
 clean: ## Remove what the other targets made (never the data directory)
 	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist server/tidings/static
 	rm -rf tests/js/node_modules bench/peers/node_modules web/node_modules
+	rm -rf clients/javascript/node_modules clients/javascript/dist
 	find server db client_demo clients tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -80,13 +80,14 @@ def parts(everything: bool) -> list[Part]:
     python = [sys.executable, "-m", "pytest", "-n", "auto", *([] if everything else ["-m", "not long"])]
     browser = "test:browser" if everything else "test:core"
 
-    def npm(script: str) -> list[str]:
-        return ["npm", "run", script, "--prefix", "web", "--", "--reporter=default", "--reporter=junit"]
+    def npm(script: str, folder: str) -> list[str]:
+        return ["npm", "run", script, "--prefix", folder, "--", "--reporter=default", "--reporter=junit"]
 
     return [
-        Part("page", npm("test"), "--outputFile.junit", _vitest_again),
+        Part("page", npm("test", "web"), "--outputFile.junit", _vitest_again),
+        Part("javascript", npm("test", "clients/javascript"), "--outputFile.junit", _vitest_again),
         Part("python", python, "--junit-xml", lambda _: serially),
-        Part("browser", npm(browser), "--outputFile.junit", _vitest_again),
+        Part("browser", npm(browser, "web"), "--outputFile.junit", _vitest_again),
     ]
 
 

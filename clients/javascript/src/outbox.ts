@@ -1,0 +1,382 @@
+/**
+ * Messages that wait to be acknowledged. Each is stored before it is sent, then sent with the same `client_id` until
+ * the server answers, one at a time and in order. Tabs on one store share one outbox: one of them sends at a time.
+ * Keys: `o/N` a message, `t/N` whether it was tried, `n/outbox` the last N.
+ */
+import { isClosed, isTemporary, storeFailed, TidingsError } from "./errors.ts";
+import { type Row, type Store, sortable } from "./store.ts";
+import type { Data, Message } from "./types.ts";
+
+/** A room reference of the contract. */
+export type RoomRef = { readonly room_id: string } | { readonly topic_name: string } | { readonly username: string };
+
+export interface Draft {
+  readonly content: string;
+  readonly reply_to?: string;
+  readonly data?: Data;
+}
+
+interface Waiting extends Draft {
+  readonly client_id: string;
+  readonly room: RoomRef;
+  readonly created_at: string;
+  /** Whether a refusal stays until somebody decides; otherwise it goes to the caller of `send` alone. */
+  readonly keeps: boolean;
+  readonly refused: { readonly code: TidingsError["code"]; readonly message: string } | null;
+}
+
+export interface OutboxOptions {
+  readonly store: Store;
+  send(request: RoomRef & Draft & { readonly client_id: string }): Promise<Message>;
+  isOnline(): boolean;
+  /** The server has it. Called before it leaves the outbox. */
+  sent(message: Message): Promise<void>;
+  changed(): void;
+}
+
+/** What tabs tell each other. */
+type Post =
+  | { readonly is: "outbox" }
+  | { readonly is: "sent"; readonly client_id: string; readonly message: Message }
+  | {
+      readonly is: "refused";
+      readonly client_id: string;
+      readonly error: { code: TidingsError["code"]; message: string };
+    };
+
+/** A message in the outbox. */
+export class Unsent {
+  readonly client_id: string;
+  readonly room: RoomRef;
+  readonly created_at: string;
+  readonly content: string;
+  readonly reply_to: string | null;
+  readonly data: Data | null;
+  /** `waiting`: not tried. `sending`: tried, the server may have it. `refused`: see `error`. */
+  readonly state: "waiting" | "sending" | "refused";
+  readonly error: Waiting["refused"];
+  private readonly outbox: Outbox;
+  private readonly outcome: Promise<Message>;
+
+  constructor(outbox: Outbox, waiting: Waiting, tried: boolean, outcome: Promise<Message>) {
+    this.outbox = outbox;
+    this.outcome = outcome;
+    this.client_id = waiting.client_id;
+    this.room = waiting.room;
+    this.created_at = waiting.created_at;
+    this.content = waiting.content;
+    this.reply_to = waiting.reply_to ?? null;
+    this.data = waiting.data ?? null;
+    this.state = waiting.refused !== null ? "refused" : tried ? "sending" : "waiting";
+    this.error = waiting.refused;
+  }
+
+  /** Resolves with the message when the server has it. Rejects when it is refused, withdrawn, or the client closes. */
+  sent(): Promise<Message> {
+    return this.outbox.result(this.client_id) ?? this.outcome;
+  }
+
+  /** Change what is sent. Resolves to false if it was tried already. */
+  edit(content: string): Promise<boolean> {
+    return this.outbox.change(this.client_id, (waiting) => ({ ...waiting, content, refused: null }));
+  }
+
+  /** Remove it. Resolves to false if it was tried already and not refused. */
+  withdraw(): Promise<boolean> {
+    return this.outbox.change(this.client_id, () => undefined);
+  }
+
+  /** Send a refused message again, at its place. */
+  retry(): Promise<boolean> {
+    return this.outbox.change(this.client_id, (waiting) => ({ ...waiting, refused: null }));
+  }
+}
+
+interface Result {
+  readonly promise: Promise<Message>;
+  readonly resolve: (message: Message) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+const FIRST_WAIT = 250;
+const LONGEST_WAIT = 10_000;
+const COUNTER = "n/outbox";
+
+export class Outbox {
+  private readonly options: OutboxOptions;
+  private readonly results = new Map<string, Result>();
+  private readonly unwatch: () => void;
+  private readonly byKey = new Map<string, Unsent>();
+  private held: readonly Unsent[] = [];
+  private isClosed = false;
+  private flushing: Promise<void> | null = null;
+  private again = false;
+  /** Nothing is sent before this time, whatever calls `wake` (ms of `performance.now()`). */
+  private notBefore = 0;
+  private wait = FIRST_WAIT;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private changes = 0;
+
+  constructor(options: OutboxOptions) {
+    this.options = options;
+    this.unwatch = options.store.watch((post) => this.heard(post as Post));
+  }
+
+  /** What waits or was refused, in order. */
+  get unsent(): readonly Unsent[] {
+    return this.held;
+  }
+
+  /** Read the stored outbox: at the start, and when another tab has changed it. */
+  async load(): Promise<void> {
+    let load: number;
+    let tried: Set<string>;
+    let rows: Row[];
+    do {
+      load = this.changes;
+      tried = new Set((await this.options.store.range("t/")).map(([key]) => key.slice(2)));
+      rows = await this.options.store.range("o/");
+    } while (load !== this.changes); // what was read is outdated
+    this.byKey.clear();
+    for (const [key, value] of rows) this.byKey.set(key, this.shown(value as Waiting, tried.has(key.slice(2))));
+    this.show();
+  }
+
+  /** Store a message, durably. It is sent as soon as there is a connection. */
+  async add(room: RoomRef, draft: Draft, keeps: boolean): Promise<Unsent> {
+    const { store } = this.options;
+    if (this.isClosed) throw isClosed();
+    const client_id = randomId();
+    const waiting: Waiting = {
+      client_id,
+      room,
+      created_at: new Date().toISOString(),
+      keeps,
+      refused: null,
+      ...draft,
+    };
+    let key: string;
+    try {
+      for (let next = (((await store.get(COUNTER)) as number | undefined) ?? 0) + 1; ; next++) {
+        key = `o/${sortable(next)}`;
+        const writes = [
+          [COUNTER, next],
+          [key, waiting],
+        ] as const;
+        const [stored] = await store.commit([{ unless: { key: COUNTER, reaches: next }, writes }]);
+        if (stored) break; // otherwise another one took this number
+      }
+    } catch (error) {
+      throw storeFailed(error);
+    }
+    const unsent = this.shown(waiting, false);
+    this.put(key, unsent);
+    this.tell({ is: "outbox" });
+    this.wake();
+    return unsent;
+  }
+
+  /** The outcome of a message that is in the outbox. */
+  result(client_id: string): Promise<Message> | undefined {
+    return this.results.get(client_id)?.promise;
+  }
+
+  async change(client_id: string, changed: (waiting: Waiting) => Waiting | undefined): Promise<boolean> {
+    const { store } = this.options;
+    const key = await this.keyOf(client_id);
+    const waiting = key === null ? undefined : ((await store.get(key)) as Waiting | undefined);
+    if (key === null || waiting === undefined) return false;
+    const tried = `t/${key.slice(2)}`;
+    const next = changed(waiting);
+    // A refused message was answered: it may be changed. It did not take effect, so its `client_id` is free.
+    const [done] = await store.commit([
+      {
+        ...(waiting.refused === null ? { unless: { key: tried, reaches: 1 } } : {}),
+        writes: [
+          [key, next],
+          [tried, undefined],
+        ],
+      },
+    ]);
+    if (!done) return false;
+    this.put(key, next === undefined ? undefined : this.shown(next, false));
+    if (next === undefined) this.settle(client_id, withdrawn());
+    this.tell({ is: "outbox" });
+    this.wake();
+    return true;
+  }
+
+  /** An own message has arrived as an event, perhaps one that another tab sent. */
+  arrived(message: Message): void {
+    if (message.client_id !== null && this.results.has(message.client_id)) this.settle(message.client_id, message);
+  }
+
+  /** There is a connection or a new message: try to send. */
+  wake(): void {
+    if (this.isClosed || !this.options.isOnline()) return;
+    const rest = this.notBefore - performance.now();
+    if (rest > 0) {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.wake(), rest);
+      return;
+    }
+    this.again = true;
+    this.flushing ??= this.options.store
+      .lock("outbox", () => this.flush())
+      .catch(() => this.rest(null)) // the store failed: everything is still there
+      .finally(() => {
+        this.flushing = null;
+        if (this.again) this.wake();
+      });
+  }
+
+  /** Stop. What waits stays in the store. */
+  async close(): Promise<void> {
+    this.isClosed = true;
+    clearTimeout(this.timer);
+    this.unwatch();
+    for (const client_id of [...this.results.keys()]) this.settle(client_id, isClosed());
+    await this.flushing;
+  }
+
+  private async flush(): Promise<void> {
+    const { store } = this.options;
+    while (this.again) {
+      this.again = false;
+      for (const [key, value] of await store.range("o/")) {
+        if (this.isClosed || !this.options.isOnline()) return;
+        if ((value as Waiting).refused !== null) continue;
+        const tried = `t/${key.slice(2)}`;
+        await store.commit([{ writes: [[tried, 1]] }]);
+        // Read after it is marked as tried: from then on it is not edited any more.
+        const waiting = (await store.get(key)) as Waiting | undefined;
+        if (waiting === undefined) {
+          await store.commit([{ writes: [[tried, undefined]] }]);
+          continue;
+        }
+        if (this.byKey.get(key)?.state !== "sending") this.put(key, this.shown(waiting, true));
+        if (!(await this.sendOne(key, waiting))) return;
+      }
+    }
+  }
+
+  /** Returns false if it has to be sent again later, and all after it. */
+  private async sendOne(key: string, waiting: Waiting): Promise<boolean> {
+    const { store } = this.options;
+    const { client_id, room, content, reply_to, data, keeps } = waiting;
+    const gone = [
+      [key, undefined],
+      [`t/${key.slice(2)}`, undefined],
+    ] as const;
+    try {
+      const message = await this.options.send({
+        ...room,
+        content,
+        client_id,
+        ...(reply_to === undefined ? {} : { reply_to }),
+        ...(data === undefined ? {} : { data }),
+      });
+      this.wait = FIRST_WAIT;
+      await this.options.sent(message);
+      await store.commit([{ writes: gone }]);
+      this.put(key, undefined);
+      this.settle(client_id, message);
+      this.tell({ is: "sent", client_id, message });
+    } catch (error) {
+      if (!(error instanceof TidingsError)) throw error;
+      const refused = { code: error.code, message: error.message };
+      if (isTemporary(error)) {
+        if (!this.isClosed) this.rest(error.retryAfter);
+        return false;
+      }
+      await store.commit([{ writes: keeps ? [[key, { ...waiting, refused }], gone[1]] : gone }]);
+      this.settle(client_id, error);
+      this.put(key, keeps ? this.shown({ ...waiting, refused }, true) : undefined);
+      this.tell({ is: "refused", client_id, error: refused });
+    }
+    return true;
+  }
+
+  /** Send nothing for a while: for the seconds that the server named, or a growing time. */
+  private rest(seconds: number | null): void {
+    this.notBefore = performance.now() + (seconds === null ? this.wait : seconds * 1000);
+    this.wait = Math.min(LONGEST_WAIT, this.wait * 2);
+    this.again = true;
+  }
+
+  private async keyOf(client_id: string): Promise<string | null> {
+    const rows = await this.options.store.range("o/");
+    return rows.find(([, value]) => (value as Waiting).client_id === client_id)?.[0] ?? null;
+  }
+
+  private expect(client_id: string, refused: Waiting["refused"]): Promise<Message> {
+    if (refused !== null) {
+      const rejected = Promise.reject(new TidingsError(refused));
+      rejected.catch(() => undefined);
+      return rejected;
+    }
+    const known = this.results.get(client_id);
+    if (known !== undefined) return known.promise;
+    let resolve: Result["resolve"] = () => undefined;
+    let reject: Result["reject"] = () => undefined;
+    const promise = new Promise<Message>((yes, no) => {
+      resolve = yes;
+      reject = no;
+    });
+    promise.catch(() => undefined); // whoever waits for it is told; nobody has to
+    this.results.set(client_id, { promise, resolve, reject });
+    return promise;
+  }
+
+  private shown(waiting: Waiting, tried: boolean): Unsent {
+    return new Unsent(this, waiting, tried, this.expect(waiting.client_id, waiting.refused));
+  }
+
+  private put(key: string, unsent: Unsent | undefined): void {
+    this.changes++;
+    const last = [...this.byKey.keys()].at(-1) ?? "";
+    if (unsent === undefined) this.byKey.delete(key);
+    else this.byKey.set(key, unsent);
+    if (unsent !== undefined && key < last) {
+      const sorted = [...this.byKey].sort(([one], [other]) => (one < other ? -1 : 1));
+      this.byKey.clear();
+      for (const [one, value] of sorted) this.byKey.set(one, value);
+    }
+    this.show();
+  }
+
+  private show(): void {
+    this.held = [...this.byKey.values()];
+    this.options.changed();
+  }
+
+  private settle(client_id: string, outcome: Message | TidingsError): void {
+    const result = this.results.get(client_id);
+    this.results.delete(client_id);
+    if (outcome instanceof TidingsError) result?.reject(outcome);
+    else result?.resolve(outcome);
+  }
+
+  private tell(post: Post): void {
+    if (!this.isClosed) this.options.store.post(post);
+  }
+
+  /** Another tab has changed the outbox. */
+  private heard(post: Post): void {
+    if (post.is === "sent") this.settle(post.client_id, post.message);
+    if (post.is === "refused") this.settle(post.client_id, new TidingsError(post.error));
+    void this.load()
+      .then(() => this.wake())
+      .catch(() => undefined);
+  }
+}
+
+function withdrawn(): TidingsError {
+  return new TidingsError({ code: "withdrawn", message: "The message was withdrawn." });
+}
+
+/** 128 random bits. `crypto.randomUUID` is missing in pages that come over plain HTTP. */
+export function randomId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,110 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { fromServer, noAnswer } from "../src/errors.ts";
+import { cutAndAdd, lengthOf, MessageStream, type StreamOptions } from "../src/stream.ts";
+import type { Message } from "../src/types.ts";
+
+const points = fc.array(fc.constantFrom("a", "ñ", "😀", "\u0301", "\ud83d", " "), { maxLength: 12 });
+const text = points.map((parts) => parts.join(""));
+
+test("a reader cuts in code points", () => {
+  expect(cutAndAdd("a😀b", 2, "c")).toBe("a😀c");
+  expect(cutAndAdd("a😀b", 1, "")).toBe("a");
+  expect(lengthOf("a😀b")).toBe(3);
+  fc.assert(
+    fc.property(text, fc.nat(15), text, (content, offset, added) => {
+      expect(cutAndAdd(content, offset, added)).toBe([...content].slice(0, offset).join("") + added);
+      expect(lengthOf(content)).toBe([...content].length);
+    }),
+  );
+});
+
+test("whatever appends are lost, repeated or joined, the last whole one brings the reader up to date", () => {
+  fc.assert(
+    fc.property(text, fc.array(fc.tuple(fc.nat(12), fc.nat(12))), (whole, pieces) => {
+      const all = [...whole];
+      let content = "";
+      for (const [from, count] of pieces) {
+        const offset = Math.min(from, lengthOf(content));
+        content = cutAndAdd(content, offset, all.slice(offset, offset + count).join(""));
+        expect(whole.startsWith(content)).toBe(true);
+      }
+      expect(cutAndAdd(content, 0, whole)).toBe(whole);
+    }),
+  );
+});
+
+/** What the server does with a streaming message, and what may go wrong on the way. */
+class Text {
+  content: string[] = [];
+  durable = 0;
+  stop = false;
+  readonly faults: ("ok" | "lost" | "unanswered" | "crash")[];
+
+  constructor(faults: Text["faults"]) {
+    this.faults = faults;
+  }
+
+  readonly options: { -readonly [K in keyof StreamOptions]: StreamOptions[K] } = {
+    open: async () => ({ id: "m", content: "" }) as Message,
+    online: async () => undefined,
+    ask: (async (action: string, request: { offset: number; text: string }) => {
+      const fault = this.faults.shift() ?? "ok";
+      if (fault === "lost") throw noAnswer("lost");
+      if (fault === "crash") this.content.length = this.durable; // what was not durable is gone
+      const { offset } = request;
+      if (offset > this.content.length) throw this.conflict();
+      if (action === "append") {
+        this.content.splice(offset, this.content.length, ...request.text);
+        if (fault !== "ok") throw noAnswer("no answer");
+        if (this.faults.length % 3 === 0) this.durable = this.content.length;
+        return { offset: this.content.length, stored: this.durable, stop: this.stop };
+      }
+      if (offset !== this.content.length) throw this.conflict();
+      if (fault !== "ok") throw noAnswer("no answer");
+      return { id: "m", content: this.content.join(""), state: "complete" };
+    }) as StreamOptions["ask"],
+  };
+
+  private conflict() {
+    const details = { offset: this.content.length };
+    return fromServer({ code: "conflict", message: "", details, retryable: false });
+  }
+}
+
+test("what an author writes is in the message once, whatever is lost on the way", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(text, { maxLength: 6 }),
+      fc.array(fc.constantFrom("ok" as const, "lost" as const, "unanswered" as const, "crash" as const), {
+        maxLength: 2,
+      }),
+      async (parts, faults) => {
+        // A lone surrogate joins the one that follows it, so they are written apart here.
+        const written = parts.map((part) => part.replaceAll("\ud83d", "x"));
+        const server = new Text([...faults]);
+        const stream = await MessageStream.open(server.options);
+        for (const part of written) await stream.write(part);
+        const message = await stream.finish();
+        expect(message.content).toBe(written.join(""));
+      },
+    ),
+    { numRuns: 15, examples: [[["abc"], ["ok", "crash"]]] },
+  );
+});
+
+test("an author hears that a reader wants them to stop, and that the message is gone", async () => {
+  const server = new Text([]);
+  server.stop = true;
+  const stream = await MessageStream.open(server.options);
+  expect(stream.stopped).toBe(false);
+  await stream.write("a");
+  await stream.flush();
+  expect(stream.stopped).toBe(true);
+  server.options.ask = async () => {
+    throw fromServer({ code: "not_found", message: "deleted", details: {}, retryable: false });
+  };
+  await stream.write("b");
+  await expect(stream.flush()).rejects.toMatchObject({ code: "not_found" });
+  await expect(stream.write("c")).rejects.toMatchObject({ code: "not_found" });
+});
