@@ -73,12 +73,13 @@ async def test_a_stream_is_bounded_and_wrong_payloads_change_nothing(people: Peo
     for fields in (
         {"offset": -1, "text": "x"},
         {"offset": 0, "text": ""},
-        {"offset": 0, "text": "x" * (MAX_CONTENT + 1)},
         {"offset": 0, "text": "\0"},
         {"offset": 0.5, "text": "x"},
         {"text": "x"},
     ):
         assert await code(people.omar, "append", message_id=sent["id"], **fields) == "invalid"
+    too_long = {"message_id": sent["id"], "offset": 0, "text": "x" * (MAX_CONTENT + 1)}
+    assert await code(people.omar, "append", **too_long) == "too_large"
     for offset in range(0, MAX_STREAM, MAX_CONTENT):
         await ask("append", message_id=sent["id"], offset=offset, text="y" * MAX_CONTENT)
     with pytest.raises(Refused) as refused:

@@ -31,6 +31,7 @@ from tidings.log.notices import (
     MembershipChanged,
     Notice,
     Personal,
+    Piece,
     Transient,
     Withdrawn,
     decode,
@@ -46,10 +47,13 @@ ONLY_SOCKETIO = True
 
 ROOM = RoomRow(7, "room7", "topic", True, "notícias", None, None, 1, 3, 2, 3, 2, 0, 0, 4)
 NAME = room_name(ROOM)
-EDIT = EntryRow(7, 2, "edit", None, 5, "omar", None, None, None, "{}", 1, 2, None, False, 1, None, None, MESSAGE)
+EDIT = EntryRow(
+    7, 2, "edit", None, 5, "omar", None, None, None, "{}", 1, 2, None, False, 1, None, None, None, MESSAGE
+)
 NOTICES: dict[str, Notice] = {
     "appended": Appended(7, [MESSAGE, EDIT], 2, 1, name=NAME),
     "transient": Transient(7, "typing", {"typing": True}, "c", frozenset({5, 6})),
+    "piece": Piece(7, "room7", "message", 3, 5, "más"),
     "joined": Joined(5, Snapshot(ROOM, "member", 1, 0, 0, EDIT, None, False)),
     "left": Left(5, 7, "room7", MemberChange.KICKED, 1),
     "membership changed": MembershipChanged(MembershipChange(7, 5, "omar", "left", None, 2, 1, 4)),
@@ -57,7 +61,7 @@ NOTICES: dict[str, Notice] = {
     "application": ApplicationMessage("node", "text"),
     "withdrawn": Withdrawn(5, None, CloseReason.TOKEN_REVOKED),
 }
-CARRIED = "transient", "personal", "application"
+CARRIED = "transient", "piece", "personal", "application"
 
 
 @pytest.mark.parametrize("kind", CARRIED)

@@ -19,7 +19,7 @@ from tests.support.examples import example
 from tests.support.node import PASSWORD, RunningNode, running_node
 from tidings.actions.dispatch import Action
 from tidings.actions.events import MAX_DEPTH
-from tidings.contract.actions import MAX_CONTENT, MAX_GROUP, RoomRef, SubjectInRoom
+from tidings.contract.actions import MAX_CONTENT, MAX_GROUP, MAX_STREAM, RoomRef, SubjectInRoom
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.log.messages import MAX_EMOJIS
 from tidings_db.queries import users
@@ -30,6 +30,7 @@ LONG = "x" * (MAX_CONTENT + 1)
 DEEP = reduce(lambda inner, _: [inner], range(MAX_DEPTH), [])
 DIRECT, SECRET, FULL = "<direct>", "<secreto>", "<full>"
 OF_OMAR, OWN, DELETED, UNSEEN = "<of omar>", "<own>", "<deleted>", "<unseen>"
+OWN_STREAM, LONGEST = "<own stream>", "<longest>"
 FULL_OF_EMOJIS, BEFORE_MUTE, OWN_BEFORE_MUTE, TO_SATOSHI = "<emojis>", "<before>", "<own before>", "<to satoshi>"
 INTO_CORRO, INTO_VEDADO, INTO_FULL = "<into corro>", "<into vedado>", "<into full>"
 """Placeholders of room ids, message ids and link codes, which `_set_up` creates."""
@@ -80,6 +81,25 @@ OWN_REASONS: dict[str, Refusals] = {
         ErrorCode.FORBIDDEN: [{"message_id": OF_OMAR}, {"message_id": OWN_BEFORE_MUTE}, {"message_id": TO_SATOSHI}],
         ErrorCode.NOT_FOUND: [{"message_id": DELETED}],
         ErrorCode.TOO_LARGE: [{"message_id": OWN, "content": LONG}],
+    },
+    "append": {
+        ErrorCode.FORBIDDEN: [{"message_id": OF_OMAR}, {"message_id": OWN_BEFORE_MUTE}, {"message_id": TO_SATOSHI}],
+        ErrorCode.NOT_FOUND: [{"message_id": DELETED}],
+        ErrorCode.CONFLICT: [{"message_id": OWN}, {"message_id": OWN_STREAM, "offset": 1}],
+        ErrorCode.TOO_LARGE: [
+            {"message_id": OWN_STREAM, "text": LONG},
+            {"message_id": LONGEST, "offset": MAX_STREAM, "text": "x"},
+        ],
+    },
+    "finish": {
+        ErrorCode.FORBIDDEN: [{"message_id": OF_OMAR}, {"message_id": OWN_BEFORE_MUTE}, {"message_id": TO_SATOSHI}],
+        ErrorCode.NOT_FOUND: [{"message_id": DELETED}],
+        ErrorCode.CONFLICT: [{"message_id": OWN_STREAM, "offset": 1}],
+        ErrorCode.TOO_LARGE: [{"message_id": OWN_STREAM, "content": 9 * LONG}],
+    },
+    "stop": {
+        ErrorCode.FORBIDDEN: [{"message_id": BEFORE_MUTE}, {"message_id": TO_SATOSHI}],
+        ErrorCode.NOT_FOUND: [{"message_id": DELETED}],
     },
     "delete": {ErrorCode.FORBIDDEN: [{"message_id": OF_OMAR}]},
     "react": {
@@ -207,6 +227,10 @@ async def _set_up(node: RunningNode, omar: Client, diego: Client, satoshi: Clien
 
     await diego.ask("create", ABIERTO)
     ids[OWN] = ids[FULL_OF_EMOJIS] = (await diego.ask("message", ABIERTO | {"content": "x"}))["id"]
+    for name in (OWN_STREAM, LONGEST):
+        ids[name] = (await diego.ask("message", ABIERTO | {"content": "", "stream": True}))["id"]
+    for offset in range(0, MAX_STREAM, MAX_CONTENT):
+        await diego.ask("append", message_id=ids[LONGEST], offset=offset, text="x" * MAX_CONTENT)
     for number in range(MAX_EMOJIS):
         await diego.ask("react", message_id=ids[FULL_OF_EMOJIS], emoji=f"e{number}")
     await diego.ask("message", ABIERTO | {"content": "x", "client_id": "of a message"})

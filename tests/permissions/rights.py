@@ -61,6 +61,11 @@ ACTS = (
     Act("publish", "send", {"event": "tick", "data": [1]}),
     Act("publish", "send", {"event": "tick", "data": [1], "transient": True}),
     Act("typing", "type"),
+    Act("append", "edit own", {"offset": 0, "text": "hola!"}, by="own"),
+    Act("append", "nobody", {"offset": 0, "text": "hola!"}, by="theirs"),
+    Act("stop", "react", by="theirs"),
+    Act("finish", "edit own", by="own"),
+    Act("finish", "nobody", by="theirs"),
     Act("edit", "edit own", {"content": "y"}, by="own"),
     Act("edit", "nobody", {"content": "y"}, by="theirs"),
     Act("react", "react", {"emoji": "👍"}, by="theirs"),
@@ -125,7 +130,7 @@ TABLE = {
 }
 """The columns of the documented table: for each, the action and the right of the act that tests it."""
 OF_SCOPE = {
-    "publish": {"message", "publish", "typing", "edit", "delete", "react"},
+    "publish": {"message", "publish", "typing", "edit", "delete", "react", "append", "stop", "finish"},
     "read": {"history", "get_events", "get_members", "get_receipts", "get_rooms", "delivered"},
     "rooms": {"invite", "add_member", "subscribe", "connect_to_room", "unsubscribe", "set_title", "set_posting"}
     | {"kick", "remove_member", "ban", "unban", "mute", "set_role", "admin_delete_topic", "delete_room"},

@@ -35,13 +35,14 @@ from tests.support.node import NO_TLS, RunningNode, running_node
 from tidings.contract.actions import RoomRef, SubjectInRoom
 from tidings.contract.permissions import Permission
 
+PATIENT: dict[str, Any] = {"durability": "normal", "options": {"streams": {"silence_s": 3600.0}}}
 DOORS = ("Socket.IO", "plain WebSocket", "REST")
 DIALECTS = ("topics", "rooms", "messenger")
 
 
 @pytest.fixture
 async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
-    async with running_node(sqlite_url, tmp_path, durability="normal") as node:
+    async with running_node(sqlite_url, tmp_path, **PATIENT) as node:
         yield node
 
 
@@ -61,7 +62,7 @@ async def test_every_act_has_the_same_outcome_over_the_dialects(lite: RunningNod
 @pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_every_act_has_the_same_outcome_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
-    async with running_node(postgresql_url, tmp_path, durability="normal") as node:
+    async with running_node(postgresql_url, tmp_path, **PATIENT) as node:
         await _request_everything(DOORS[:1], node)
 
 
@@ -73,7 +74,7 @@ async def test_every_act_has_the_same_outcome_on_any_of_several_nodes(
 ) -> None:
     async with AsyncExitStack() as stack:
         nodes = [
-            await stack.enter_async_context(running_node(postgresql_url, tmp_path / str(n), durability="normal"))
+            await stack.enter_async_context(running_node(postgresql_url, tmp_path / str(n), **PATIENT))
             for n in range(count)
         ]
         await _request_everything(DOORS[:1], *nodes)
@@ -86,8 +87,8 @@ async def test_every_act_has_the_same_outcome_whichever_node_gets_a_request(
     postgresql_url: str, tmp_path: Path, doors: tuple[str, ...]
 ) -> None:
     async with (
-        running_node(postgresql_url, tmp_path / "a", publish_url=True, durability="normal") as first,
-        running_node(postgresql_url, tmp_path / "b", publish_url=True, durability="normal") as second,
+        running_node(postgresql_url, tmp_path / "a", publish_url=True, **PATIENT) as first,
+        running_node(postgresql_url, tmp_path / "b", publish_url=True, **PATIENT) as second,
         balanced([first.url, second.url]) as balancer,
     ):
         with unread_answers():

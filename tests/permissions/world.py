@@ -41,7 +41,7 @@ class Place:
     room_id: str
     topic_name: str | None
     own: list[str] = field(default_factory=list)
-    """Messages of the caller; empty if the caller never wrote."""
+    """Messages of the caller, which stream; empty if the caller never wrote."""
     theirs: list[str] = field(default_factory=list)
     """Messages of the user `target`."""
     links: list[str] = field(default_factory=list)
@@ -93,10 +93,12 @@ class World:
                 if cell[1] in (WROTE if cell[0] != DIRECT else INSIDE) or cell[1] == "key-publish"
             ]
             own = await self._write(
-                AppendMessage(self.principals[cell[1]], self.places[cell].key, "hola") for cell in writers
+                AppendMessage(self.principals[cell[1]], self.places[cell].key, "hola", streams=True)
+                for cell in writers
             )
             theirs = await self._write(
-                AppendMessage(self.principals["target"], self.places[cell].key, "hola") for cell in cells
+                AppendMessage(self.principals["target"], self.places[cell].key, "hola", streams=True)
+                for cell in cells
             )
             for cell, message in zip(writers, own, strict=True):
                 self.places[cell].own.append(message["id"])

@@ -47,12 +47,12 @@ def validate(
 
 
 def explain(error: ValidationError) -> Error:
-    """The error for a failed validation: `invalid` with a reason per field, or `too_large` for a long `content`."""
+    """The error for a failed validation: `invalid` with a reason per field, or `too_large` for a long text."""
     fields: dict[str, str] = {}
     for problem in error.errors(include_url=False, include_input=False):
-        if problem["type"] == "string_too_long" and problem["loc"] == ("content",):
+        if problem["type"] == "string_too_long" and problem["loc"] in (("content",), ("text",)):
             limit = problem["ctx"]["max_length"]
-            message = f"content has more than {limit} characters"
+            message = f"{problem['loc'][0]} has more than {limit} characters"
             return ActionError(ErrorCode.TOO_LARGE, message, limit=limit).error
         if len(fields) < MAX_WRONG_FIELDS:
             path = (printable(str(part)) for part in problem["loc"] if part != "function-after")
