@@ -42,7 +42,19 @@ if (pm.request.auth?.type === "bearer" && !pm.variables.get("bearerToken")) {
 }"""
 """Before each request: signs in as `username` if needed, and registers the other users of the examples."""
 _FOLDERS: Final = (
-    *("rooms", "messages", "events", "moderation", "pending", "search", "echo", "export", "admin", "webhooks"),
+    *(
+        "rooms",
+        "messages",
+        "streams",
+        "events",
+        "moderation",
+        "pending",
+        "search",
+        "echo",
+        "export",
+        "admin",
+        "webhooks",
+    ),
     "backends",
     "accounts",
 )
@@ -64,7 +76,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "set_title": {"room_id": "{{groupId}}", "topic_name": None},
     "add_member remove_member": {"room_id": "{{groupId}}", "username": "satoshi"},
     "join_by_link delete_invitation_link": {"code": "{{code}}"},
-    "edit react delete": {"message_id": "{{messageId}}"},
+    "edit react delete append finish stop": {"message_id": "{{messageId}}"},
     "read": {"seq": 1},
     "register login": {"username": "memoor"},
     "get_profile admin_disable_user admin_enable_user": {"username": "diego"},

@@ -68,6 +68,7 @@ async def test_author_and_readers_whose_links_are_cut_have_the_same_text_in_the_
             if upto < len(TEXT):
                 await watcher.event("message_append", lambda e, upto=upto: e["offset"] >= upto - 500)
                 assert bad.cut() > 0
+                watched = texts(watcher)  # a polling client may go on without the answer that was cut
                 await asyncio.wait([cut], timeout=4)
                 cut.cancel()
             else:
@@ -75,9 +76,9 @@ async def test_author_and_readers_whose_links_are_cut_have_the_same_text_in_the_
                 finished = await writer.ask("finish", message_id=author.message_id, offset=len(TEXT))
                 assert finished["content"] == TEXT
                 await watcher.event("message_finished")
-                assert texts(watcher) == {author.message_id: TEXT}
-            shown = texts(watcher).get(author.message_id, "")
-            assert TEXT.startswith(shown)
+                watched = texts(watcher)
+                assert watched == {author.message_id: TEXT}
+            assert TEXT.startswith(watched[author.message_id])
             with contextlib.suppress(*LOST):
                 await asyncio.gather(cut, return_exceptions=True)
             for client in (writer, watcher):
