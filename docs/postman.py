@@ -42,21 +42,8 @@ if (pm.request.auth?.type === "bearer" && !pm.variables.get("bearerToken")) {
 }"""
 """Before each request: signs in as `username` if needed, and registers the other users of the examples."""
 _FOLDERS: Final = (
-    *(
-        "rooms",
-        "messages",
-        "streams",
-        "events",
-        "moderation",
-        "pending",
-        "search",
-        "echo",
-        "export",
-        "admin",
-        "webhooks",
-    ),
-    "backends",
-    "accounts",
+    *("rooms", "messages", "streams", "events", "moderation", "pending", "search", "echo", "export", "admin"),
+    *("webhooks", "backends", "accounts"),
 )
 """The order of the folders: `rooms` makes what others need, `accounts` ends the account. The dialects follow."""
 _ORDER: Final = (
