@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from tests.actions.conftest import People, code
-from tests.delivery.support import rest
+from tests.delivery.support import principal
 from tests.support.client import Client, Refused, connected, plainly_connected
 from tests.support.node import running_node
 from tests.support.streams import texts
 from tidings.contract.actions import MAX_CONTENT, MAX_STREAM
+from tidings.log.streams import InterruptMessage
+from tidings_db.queries import streams
 
 PIECES = ("Había ", "una ", "vez 🐙", "\U0001f468\u200d\U0001f469 ", "y otra")
 TEXT = "".join(PIECES)
@@ -92,13 +94,12 @@ async def test_text_is_durable_within_a_second_and_history_has_all_that_was_show
     sent = await _open(people)
     end = await _append_all(people.omar, sent["id"])
     assert (await people.diego.ask("history", topic_name="cuentos"))["messages"][0]["content"] == TEXT
+    database = people.server.node.database
     async with asyncio.timeout(5):
-        answer = {"stored": 0}
-        while answer["stored"] < end:
-            answer = await people.omar.ask("append", message_id=sent["id"], offset=end - 1, text=TEXT[-1])
-    async with rest(people.server.url, people.tokens["diego"]) as http:
-        page = (await http.get("/api/messages", params={"room_id": sent["room_id"]})).json()
-    assert (page["messages"][0]["content"], page["messages"][0]["state"]) == (TEXT, "streaming")
+        while [stream.length for stream in await database.read(streams.streaming)] != [end]:
+            pass
+    answer = await people.omar.ask("append", message_id=sent["id"], offset=end - 1, text=TEXT[-1])
+    assert answer == {"offset": end, "stored": end, "stop": False}
 
 
 async def test_a_device_that_comes_while_a_message_streams_gets_all_of_its_text_after_ready(people: People) -> None:
@@ -155,6 +156,7 @@ async def test_edits_reactions_and_deletions_of_a_streaming_message_leave_no_gap
     sent = await _open(people)
     end = await _append_all(people.omar, sent["id"])
     for n in range(3):
+        await people.diego.until(lambda n=n: texts(people.diego)[sent["id"]] == TEXT + "012"[:n])
         await people.diego.ask("react", message_id=sent["id"], emoji=f"e{n}")
         end = (await people.omar.ask("append", message_id=sent["id"], offset=end, text=str(n)))["offset"]
     for client in (people.omar, people.diego):
@@ -192,6 +194,10 @@ async def test_a_stream_without_appends_ends_as_interrupted_with_what_was_stored
             await author.ask("create", topic_name="cuentos")
             sent = await author.ask("message", topic_name="cuentos", content="", stream=True)
             await author.ask("append", message_id=sent["id"], offset=0, text="Había")
+            (stream,) = await server.node.database.read(streams.streaming)
+            grown = InterruptMessage(principal(server, "omar"), stream.room_key, stream.seq, 0, length=99)
+            await server.node.journal.write(grown)
+            assert (await author.ask("append", message_id=sent["id"], offset=0, text="Había"))["offset"] == 5
             event = await author.event("message_finished")
             assert (event["message"]["state"], event["message"]["content"]) == ("interrupted", "Había")
             assert await code(author, "append", message_id=sent["id"], offset=5, text="x") == "conflict"

@@ -22,7 +22,8 @@ from tests.support.redis import redis_server
 from tests.support.streams import texts
 from tidings.log.notices import Piece
 
-TEXT = "".join(random.Random(1).choice("añ🐙 lorem ") for _ in range(3000))
+TEXT = "".join(random.Random(1).choice("añ🐙 lorem ") for _ in range(100_000))
+LENGTH = 3000
 LOST = (socketio.exceptions.SocketIOError, AssertionError, OSError, ConnectionError)
 
 
@@ -58,14 +59,14 @@ async def test_author_and_readers_whose_links_are_cut_have_the_same_text_in_the_
         async with rest(server.url, omar) as http:
             sent = await http.post("/api/messages", json={"room_id": room_id, "content": "", "stream": True})
         author = Author(sent.json()["id"])
-        for upto in (700, 1500, 2300, len(TEXT)):
+        for upto in (700, 1500, 2300, LENGTH):
             writer: LiveClient = make(bad.url, omar, device="desk")
             watcher: LiveClient = make(bad.url, diego, device="phone", cursors={room_id: 0})
             await writer.connect()
             await watcher.connect()
             await author.append(writer, upto - 150)
             cut = asyncio.create_task(author.append(writer, upto))
-            if upto < len(TEXT):
+            if upto < LENGTH:
                 await watcher.event("message_append", lambda e, upto=upto: e["offset"] >= upto - 500)
                 assert bad.cut() > 0
                 watched = texts(watcher)  # a polling client may go on without the answer that was cut
@@ -73,11 +74,11 @@ async def test_author_and_readers_whose_links_are_cut_have_the_same_text_in_the_
                 cut.cancel()
             else:
                 await cut
-                finished = await writer.ask("finish", message_id=author.message_id, offset=len(TEXT))
-                assert finished["content"] == TEXT
+                finished = await writer.ask("finish", message_id=author.message_id, offset=LENGTH)
+                assert finished["content"] == TEXT[:LENGTH]
                 await watcher.event("message_finished")
                 watched = texts(watcher)
-                assert watched == {author.message_id: TEXT}
+                assert watched == {author.message_id: TEXT[:LENGTH]}
             assert TEXT.startswith(watched[author.message_id])
             with contextlib.suppress(*LOST):
                 await asyncio.gather(cut, return_exceptions=True)
@@ -174,7 +175,8 @@ async def test_readers_on_another_node_lack_nothing_if_pieces_between_the_nodes_
                 answer = await writer.ask("append", message_id=author.message_id, offset=author.offset - 1, text=text)
         async with connected(second.url, omar, device="there") as other:
             await author.append(other, 2000)
-            assert (await other.ask("finish", message_id=author.message_id, offset=2000))["content"] == TEXT[:2000]
+            finished = await other.ask("finish", message_id=author.message_id, offset=2000)
+            assert finished["content"] == TEXT[:2000]
         for client in (writer, watcher):
             await client.event("message_finished")
             assert texts(client) == {author.message_id: TEXT[:2000]}
@@ -183,6 +185,33 @@ async def test_readers_on_another_node_lack_nothing_if_pieces_between_the_nodes_
 
 async def _shown(client: Client, message_id: str, length: int) -> None:
     await client.until(lambda: len(texts(client)[message_id]) >= length)
+
+
+@pytest.mark.long
+async def test_a_reader_on_another_node_catches_up_while_the_author_goes_on(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    """What is missing before a piece is read from the database, when the author's node has stored it."""
+    lossy = FaultyPublisher(3, Piece)
+    options: dict[str, Any] = {"streams": {"check_s": 3600.0}}
+    async with (
+        running_node(postgresql_url, tmp_path) as first,
+        running_node(postgresql_url, tmp_path, options=options | {"publisher": lossy}) as second,
+    ):
+        omar, diego = await first.register("omar"), await first.register("diego")
+        room_id = await make_topic(first.url, omar, "cuentos", diego)
+        async with connected(first.url, omar) as writer, connected(second.url, diego) as watcher:
+            author = Author((await writer.ask("message", room_id=room_id, content="", stream=True))["id"])
+            await watcher.event("message")
+            caught_up = 0
+            async with asyncio.timeout(30):
+                while caught_up < 3:
+                    lossy.lose_next = Piece
+                    behind = author.offset + 17
+                    await author.append(writer, behind)
+                    while len(texts(watcher)[author.message_id]) < behind:
+                        await author.append(writer, author.offset + 1)
+                    caught_up += 1
 
 
 @pytest.mark.long
