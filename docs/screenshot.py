@@ -73,7 +73,7 @@ def play(tmux: list[str], python: str, url: str, directory: str) -> None:
     started: set[str] = set()
     for user, line, pattern in STORY:
         if user not in started:
-            client = f"{python} -m client_demo --server {url} --state {directory}/state --user {user} --register"
+            client = f"{python} -m tidings_chat --server {url} --state {directory}/state --user {user} --register"
             size = ["-x", str(COLUMNS), "-y", str(LINES)]
             environment = ["-e", "TIDINGS_PASSWORD=correct horse", "-e", "LC_ALL=C.UTF-8"]
             subprocess.run([*tmux, "-u", "new-session", "-d", "-s", user, *size, *environment, client], check=True)
