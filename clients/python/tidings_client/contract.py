@@ -197,6 +197,7 @@ class Actions:
         data: dict[str, JsonValue] | None = LEFT_OUT,
         client_id: str | None = LEFT_OUT,
         reply_to: str | None = LEFT_OUT,
+        stream: bool = LEFT_OUT,
     ) -> models.Message:
         """Send a message to a topic, a conversation or a user. The answer means that the message is durable."""
         return await self._call(
@@ -210,6 +211,7 @@ class Actions:
                 "data": data,
                 "client_id": client_id,
                 "reply_to": reply_to,
+                "stream": stream,
             },
         )
 
@@ -542,3 +544,26 @@ class Actions:
                 "limit": limit,
             },
         )
+
+    async def append(self, *, message_id: str, offset: int, text: str) -> models.Appending:
+        """Append to one's own message that is streaming. A text that is there already is not added again."""
+        return await self._call(
+            models.Appending, "append", {"message_id": message_id, "offset": offset, "text": text}
+        )
+
+    async def finish(
+        self,
+        *,
+        message_id: str,
+        offset: int | None = LEFT_OUT,
+        content: str | None = LEFT_OUT,
+        data: dict[str, JsonValue] | None = LEFT_OUT,
+    ) -> models.Message:
+        """End a stream: the message is complete, and durable. Repeating it answers the same."""
+        return await self._call(
+            models.Message, "finish", {"message_id": message_id, "offset": offset, "content": content, "data": data}
+        )
+
+    async def stop(self, *, message_id: str) -> None:
+        """Ask the author of a message that is streaming to stop: the answers to `append` say so from then on."""
+        await self._call(models.Empty, "stop", {"message_id": message_id})
