@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import httpx
@@ -26,7 +26,7 @@ SERVER = os.environ.get("TIDINGS_SERVER", "http://127.0.0.1:8000")
 MODEL_URL = os.environ.get("TIDINGS_ASSISTANT_URL")
 
 
-async def words(question: Message) -> AsyncIterator[str]:
+async def words(question: Message) -> AsyncGenerator[str, None]:
     """Count to the first number in the question, or to ten."""
     numbers = [int(word) for word in question.content.split() if word.isdecimal()]
     for number in range(1, (numbers or [10])[0] + 1):
@@ -34,7 +34,7 @@ async def words(question: Message) -> AsyncIterator[str]:
         await asyncio.sleep(0.05)
 
 
-async def model(client: Client, room: Room, question: Message) -> AsyncIterator[str]:
+async def model(client: Client, room: Room, question: Message) -> AsyncGenerator[str, None]:
     """Pass on the pieces of a language model's answer to the last messages of the room."""
     page = await room.history(before=question.seq + 1, limit=20)
     messages = [
