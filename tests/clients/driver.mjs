@@ -1,6 +1,7 @@
 // The JavaScript library, driven by commands: JSON lines on stdin, observations as JSON lines on stdout.
 //
 // Commands are numbered from 1 and started in their order; each is answered by {"done": n} or {"failed": n, "code"}.
+// The first line is {"started": true}.
 //
 // open     url, token: [token, …], store: path or null, device, wait   each connect uses the next token
 // clock    ahead: seconds                                              the wall clock of this process is set
@@ -97,6 +98,7 @@ async function perform(number, { do: name, ...fields }) {
   }
 }
 
+report({ started: true });
 let number = 0;
 for await (const line of createInterface({ input: process.stdin })) void perform(++number, JSON.parse(line));
 process.exit();

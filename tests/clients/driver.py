@@ -1,6 +1,7 @@
 """The Python library, driven by commands: JSON lines on stdin, observations as JSON lines on stdout.
 
 Commands are numbered from 1 and started in their order; each is answered by `{"done": n}` or `{"failed": n, "code"}`.
+The first line is `{"started": true}`.
 
 | do | fields | |
 | --- | --- | --- |
@@ -43,6 +44,7 @@ class Driver:
         reader = asyncio.StreamReader(limit=1024 * 1024)
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        report(started=True)
         number = 0
         while line := await reader.readline():
             number += 1

@@ -51,6 +51,7 @@ class Driver:
         self.shown: list[str] = []
         self.finished = ""
         self.consumes = False
+        self.started = False
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -62,6 +63,8 @@ class Driver:
                 self.received.append(observation["message"]["content"])
             elif "timeline" in observation:
                 self.shown = observation["timeline"]
+            elif "started" in observation:
+                self.started = True
             elif "finished" in observation:
                 self.finished = observation["finished"]
             self._changed.set()
@@ -231,6 +234,7 @@ class Stage:
             )
             self._drivers[name] = Driver(process)
         driver = self._drivers[name]
+        await driver.until(lambda: driver.started, "not started")  # a short-lived token is made for its first connect
         match command["do"]:
             case "open":
                 driver.received.clear()
