@@ -1,6 +1,7 @@
 // The JavaScript library, driven by commands: JSON lines on stdin, observations as JSON lines on stdout.
 //
 // Commands are numbered from 1 and started in their order; each is answered by {"done": n} or {"failed": n, "code"}.
+// The first line is {"started": true}.
 //
 // open     url, token: [token, …], store: path or null, device, wait   each connect uses the next token
 // clock    ahead: seconds                                              the wall clock of this process is set
@@ -8,6 +9,10 @@
 // send     topic, content                                              done when it is acknowledged
 // edit     topic, content, to                                          of a message that was consumed
 // publish  topic, event, data
+// stream   topic                                                       opens a message that streams
+// write    text                                                        to that message
+// write_until_stopped   text                          again and again, until a member has asked to stop
+// finish                            {"finished": content}
 // consume  topic                    for each message: {"message": {"seq", "content", "sender"}}
 // watch    topic                    for each change of the timeline: {"timeline": [content, …]}
 // close
@@ -15,6 +20,7 @@ import { createInterface } from "node:readline";
 import { connect, TidingsError } from "../../clients/javascript/dist/node.js";
 
 let client;
+let stream;
 const seen = new Map();
 // A file that must not grow is an error of the write, as on a full disk.
 process.on("SIGXFSZ", () => undefined);
@@ -39,6 +45,21 @@ const commands = {
   },
   async publish({ topic, event, data }) {
     await client.room({ topic_name: topic }).publish(event, data);
+  },
+  async stream({ topic }) {
+    stream = await client.room({ topic_name: topic }).stream();
+  },
+  async write({ text }) {
+    await stream.write(text);
+  },
+  async write_until_stopped({ text }) {
+    while (!stream.stopped) {
+      await stream.write(text);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  },
+  async finish() {
+    report({ finished: (await stream.finish()).content });
   },
   async consume({ topic }) {
     const consume = async () => {
@@ -77,6 +98,7 @@ async function perform(number, { do: name, ...fields }) {
   }
 }
 
+report({ started: true });
 let number = 0;
 for await (const line of createInterface({ input: process.stdin })) void perform(++number, JSON.parse(line));
 process.exit();

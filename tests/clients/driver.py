@@ -1,6 +1,7 @@
 """The Python library, driven by commands: JSON lines on stdin, observations as JSON lines on stdout.
 
 Commands are numbered from 1 and started in their order; each is answered by `{"done": n}` or `{"failed": n, "code"}`.
+The first line is `{"started": true}`.
 
 | do | fields | |
 | --- | --- | --- |
@@ -10,6 +11,10 @@ Commands are numbered from 1 and started in their order; each is answered by `{"
 | `send` | `topic`, `content` | done when it is acknowledged |
 | `edit` | `topic`, `content`, `to` | of a message that was consumed |
 | `publish` | `topic`, `event`, `data` | |
+| `stream` | `topic` | opens a message that streams |
+| `write` | `text` | to that message |
+| `write_until_stopped` | `text` | again and again, until a member has asked to stop |
+| `finish` | | `{"finished": content}` |
 | `consume` | `topic` | for each message: `{"message": {"seq", "content", "sender"}}` |
 | `watch` | `topic` | for each change of the timeline: `{"timeline": [content, …]}` |
 | `close` | | |
@@ -25,12 +30,13 @@ import time
 from typing import Any
 
 import tidings_client
-from tidings_client import Client, Message, TidingsError
+from tidings_client import Client, Message, MessageStream, TidingsError
 
 
 class Driver:
     def __init__(self) -> None:
         self._client: Client
+        self._stream: MessageStream
         self._seen: dict[str, Message] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -38,6 +44,7 @@ class Driver:
         reader = asyncio.StreamReader(limit=1024 * 1024)
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        report(started=True)
         number = 0
         while line := await reader.readline():
             number += 1
@@ -80,6 +87,22 @@ class Driver:
 
     async def publish(self, topic: str, event: str, data: Any) -> None:
         await self._client.room(topic_name=topic).publish(event, data)
+
+    async def stream(self, topic: str) -> None:
+        self._stream = await self._client.room(topic_name=topic).stream().__aenter__()
+
+    async def write(self, text: str) -> None:
+        await self._stream.write(text)
+
+    async def write_until_stopped(self, text: str) -> None:
+        while not self._stream.stopped:
+            await self._stream.write(text)
+            await asyncio.sleep(0.05)
+
+    async def finish(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_exit(self._stream)
+            report(finished=(await self._stream.finish()).content)
 
     async def consume(self, topic: str) -> None:
         async def consume() -> None:

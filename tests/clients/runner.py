@@ -6,6 +6,8 @@ A step is one object:
   for the answer unless `later`, and expects the error code `fails`.
 - `{"driver": "a", "receives": […]}`: the driver has consumed these messages, in this order, each once.
   `receives_at_least`: these, after any others. `shows`: the timeline.
+- `{"driver": "a", "shows_finished": "b"}`: the timeline is the message that `b` has finished. `{"stop": "text"}`:
+  another member asks the author of the message that begins so to stop.
 - `{"peer": […]}`: another member sends these messages. `{"logged": […]}`: the log has these.
 - `{"kill": "a"}`, `{"cut": true}`, `{"connections": n}`, `connections_at_least`: exactly or at least so many so far.
 - `{"wire": …}`, `{"server": …}`, `{"store": "full"}` (of every driver) or `"writable"`.
@@ -47,7 +49,9 @@ class Driver:
         self._reading = asyncio.create_task(self._read())
         self.received: list[str] = []
         self.shown: list[str] = []
+        self.finished = ""
         self.consumes = False
+        self.started = False
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -59,6 +63,10 @@ class Driver:
                 self.received.append(observation["message"]["content"])
             elif "timeline" in observation:
                 self.shown = observation["timeline"]
+            elif "started" in observation:
+                self.started = True
+            elif "finished" in observation:
+                self.finished = observation["finished"]
             self._changed.set()
 
     def command(self, **command: Any) -> int:
@@ -184,6 +192,14 @@ class Stage:
             case {"driver": name, "shows": list(expected)}:
                 driver = self._drivers[name]
                 await driver.until(lambda: driver.shown == expected, f"not shown: {expected}")
+            case {"driver": name, "shows_finished": author}:
+                driver, finished = self._drivers[name], self._drivers[author].finished
+                await driver.until(lambda: driver.shown == [finished], f"not shown: {finished}")
+                assert await self._log() == [finished]
+            case {"stop": text}:
+                page = await self._request("GET", "/api/messages", topic_name=self._topic, limit=200)
+                (found,) = [each["id"] for each in page["messages"] if each["content"].startswith(text)]
+                await self._request("POST", f"/api/messages/{found}/stop")
             case {"peer": contents}:
                 await self._peer(contents)
             case {"logged": contents}:
@@ -218,19 +234,21 @@ class Stage:
             )
             self._drivers[name] = Driver(process)
         driver = self._drivers[name]
+        await driver.until(lambda: driver.started, "not started")  # a short-lived token is made for its first connect
         match command["do"]:
             case "open":
                 driver.received.clear()
                 driver.consumes = False
                 command["store"] = str(self._path / f"{self._runs}-{command['store']}")
                 tokens = [self._token(kind) for kind in step.get("tokens", ["valid"])]
-                command |= {"url": self.wire.url, "token": tokens, "device": f"device {self._runs}"}
+                device = f"{step.get('device', 'device')} {self._runs}"
+                command |= {"url": self.wire.url, "token": tokens, "device": device}
             case "consume":
                 driver.consumes = True
                 command["topic"] = self._topic
             case "close":
                 driver.consumes = False
-            case "clock":
+            case "clock" | "write" | "write_until_stopped" | "finish":
                 pass
             case _:
                 command["topic"] = self._topic

@@ -67,39 +67,32 @@ async def test_the_timeline_is_drawn(server: RunningNode, omar: str, program: di
     assert [("complete", "Hola"), ("tried", "Adiós")] in drawn
 
 
-async def test_a_stream_ends_when_a_member_asks(program: dict[str, Any]) -> None:
-    """Its own tests are in `test_streams.py`."""
+async def test_a_stream_ends_when_a_member_asks(server: RunningNode, omar: str, program: dict[str, Any]) -> None:
+    diego = await server.register("diego")
+    async with (
+        tidings_client.connect(server.url, omar) as author,
+        tidings_client.connect(server.url, diego) as reader,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        room, reads = await author.join("noticias"), await reader.join("noticias")
+        timeline = await reads.timeline()
+        grown, written = asyncio.Event(), 0
+        timeline.subscribe(lambda: grown.set() if timeline.items and timeline.items[0].content else None)
 
-    class Stream:
-        def __init__(self) -> None:
-            self.text = ""
+        async def words() -> AsyncIterator[str]:
+            nonlocal written
+            yield "uno "
+            await grown.wait()
+            assert timeline.items[0].message is not None
+            await reader.actions.stop(message_id=timeline.items[0].message.id)
+            while True:
+                written += 1
+                yield "más "
+                await asyncio.sleep(0.02)
 
-        async def __aenter__(self) -> Stream:
-            return self
-
-        async def __aexit__(self, *_: object) -> None: ...
-
-        async def write(self, text: str) -> None:
-            self.text += text
-
-        @property
-        def stopped(self) -> bool:
-            return len(self.text) >= 4
-
-    class Streaming:
-        def __init__(self) -> None:
-            self.streamed = Stream()
-
-        def stream(self) -> Stream:
-            return self.streamed
-
-    async def words() -> AsyncIterator[str]:
-        for word in ("uno", "dos", "tres"):
-            yield word
-
-    room = Streaming()
-    await program["answer"](room, words())
-    assert room.streamed.text == "unodos"
+        await program["answer"](room, words())
+        (message,) = (await room.history()).messages
+        assert (message.state, message.content) == ("complete", "uno " + "más " * written)
 
 
 @pytest.mark.parametrize("kind", [Client, Room])

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidings_client import Conflict, MessageStream, Refused
+import tidings_client
+from tests.support.node import RunningNode
+from tidings.contract import models
+from tidings_client import Client, MessageStream, NotFound, Refused, Room
 from tidings_client.errors import Offline
 from tidings_client.streams import MAX_TEXT, cut_and_add
 
+DEADLINE_S = 60.0
 TEXT = "¡Año 🎉 nuevo! 👩‍👧 ñ"
 
 
@@ -35,14 +40,13 @@ def test_an_offset_counts_code_points() -> None:
 
 
 class Server:
-    """The rules of `append` and `finish`, with answers that get lost and text that a crash takes."""
+    """The rules of `append` and `finish`, with a crash that takes exactly the text that was not stored."""
 
-    def __init__(self, *, stored_behind: int = 0) -> None:
+    def __init__(self, *, stored_behind: int) -> None:
         self.content = ""
         self.finished = False
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.faults: list[str] = []
-        self.stop_at: int | None = None
         self._stored_behind = stored_behind
         self._answered = asyncio.Event()
 
@@ -85,23 +89,11 @@ class Server:
                 "created_at": "2026-01-31T09:30:00.250Z",
             }  # fmt: skip
         end = len(self.content)
-        stop = self.stop_at is not None and end >= self.stop_at
-        return {"offset": end, "stored": max(0, end - self._stored_behind), "stop": stop}
+        return {"offset": end, "stored": max(0, end - self._stored_behind), "stop": False}
 
 
 def stream(server: Server) -> MessageStream:
     return MessageStream(server, {"topic_name": "noticias", "content": "", "stream": True})  # type: ignore[arg-type]
-
-
-async def test_what_is_written_is_joined_and_finished() -> None:
-    server = Server()
-    async with stream(server) as author:
-        for character in TEXT:
-            await author.write(character)
-    assert (server.content, server.finished) == (TEXT, True)
-    appends = [payload for action, payload in server.asked if action == "append"]
-    assert appends == [{"message_id": "m1", "offset": 0, "text": TEXT}]
-    assert server.asked[-1] == ("finish", {"message_id": "m1", "offset": len(TEXT)})
 
 
 @pytest.mark.parametrize("faults", [["lost"], ["lost", "lost"], ["", "crash"], ["", "lost", "crash", "lost"]])
@@ -115,49 +107,65 @@ async def test_the_whole_text_arrives_once_whatever_was_lost(faults: list[str]) 
     assert (server.content, server.finished) == ("uno 🎉 dos 🎉 tres", True)
 
 
-async def test_a_long_text_is_sent_in_parts() -> None:
-    server, text = Server(), "🎉" * (3 * MAX_TEXT + 1)
-    async with stream(server) as author:
-        await author.write(text)
-    assert server.content == text
+@pytest.fixture
+async def author(server: RunningNode, omar: str) -> AsyncIterator[Client]:
+    async with tidings_client.connect(server.url, omar) as client, asyncio.timeout(DEADLINE_S):
+        yield client
 
 
-async def test_the_author_sees_that_a_member_asks_to_stop() -> None:
-    server = Server()
-    server.stop_at = 4
-    async with stream(server) as author:
-        await author.write("uno")
-        await author._flush()
-        assert not author.stopped
-        await author.write("dos")
-        await author._flush()
-        assert author.stopped
+async def read(room: Room) -> models.Message:
+    (message,) = (await room.history()).messages
+    return message
 
 
-async def test_a_block_that_fails_does_not_finish_the_message() -> None:
-    server = Server()
+async def test_what_is_written_is_joined_and_finished(author: Client) -> None:
+    room = await author.join("noticias")
+    appends: list[Any] = []
+    author.on("message_append", appends.append)
+    async with room.stream(data={"model": "none"}) as stream:
+        for character in TEXT:
+            await stream.write(character)
+    message = await read(room)
+    assert (message.content, message.state, message.data) == (TEXT, "complete", {"model": "none"})
+    assert len(appends) <= 2
+
+
+async def test_a_long_text_is_sent_in_parts(author: Client) -> None:
+    room, text = await author.join("noticias"), "🎉" * (3 * MAX_TEXT + 1)
+    async with room.stream() as stream:
+        await stream.write(text)
+    assert (await read(room)).content == text
+
+
+async def test_the_author_replaces_what_was_written(author: Client) -> None:
+    room = await author.join("noticias")
+    async with room.stream() as stream:
+        await stream.write("uno")
+        await stream.finish("dos", {"words": 1})
+    message = await read(room)
+    assert (message.content, message.data) == ("dos", {"words": 1})
+
+
+async def test_a_block_that_fails_does_not_finish_the_message(author: Client) -> None:
+    room = await author.join("noticias")
 
     async def fail() -> None:
-        async with stream(server) as author:
-            await author.write("uno")
+        async with room.stream() as stream:
+            await stream.write("uno")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await fail()
-    assert not server.finished
+    assert (await read(room)).state == "streaming"
 
 
-async def test_a_refusal_reaches_the_author() -> None:
-    server = Server()
-
-    async def refuse(action: str, payload: dict[str, Any]) -> dict[str, Any]:
-        raise Refused.read({"code": "conflict", "message": "it was finished"})
+async def test_a_refusal_reaches_the_author(author: Client) -> None:
+    room = await author.join("noticias")
 
     async def write() -> None:
-        async with stream(server) as author:
-            server.insist = refuse  # type: ignore[method-assign]
-            await author.write("uno")
-            await author.finish()
+        async with room.stream() as stream:
+            await room.delete(stream.message_id)
+            await stream.write("uno")
 
-    with pytest.raises(Conflict):
+    with pytest.raises(NotFound):
         await write()

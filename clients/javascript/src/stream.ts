@@ -1,6 +1,5 @@
 /** Messages that are written while they are read. Offsets count code points, not UTF-16 units. */
 import { isClosed, isTemporary, TidingsError } from "./errors.ts";
-import type { Draft } from "./outbox.ts";
 import type { ActionName, Data, Message, Request, Response } from "./types.ts";
 
 /** A reader's one rule, whatever was lost: cut the content to `offset` code points, and add the text. */
@@ -171,6 +170,3 @@ export class MessageStream {
     this.begin += points;
   }
 }
-
-/** What opens a streaming message. */
-export type StreamDraft = Partial<Draft>;

@@ -1,8 +1,11 @@
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { fromServer, noAnswer } from "../src/errors.ts";
 import { cutAndAdd, lengthOf, MessageStream, type StreamOptions } from "../src/stream.ts";
 import type { Message } from "../src/types.ts";
+import { World } from "./support/world.ts";
+
+const world = new World();
 
 const points = fc.array(fc.constantFrom("a", "ñ", "😀", "\u0301", "\ud83d", " "), { maxLength: 12 });
 const text = points.map((parts) => parts.join(""));
@@ -34,11 +37,10 @@ test("whatever appends are lost, repeated or joined, the last whole one brings t
   );
 });
 
-/** What the server does with a streaming message, and what may go wrong on the way. */
+/** What the server does with a streaming message, with a crash that takes exactly the text that is not durable. */
 class Text {
   content: string[] = [];
   durable = 0;
-  stop = false;
   readonly faults: ("ok" | "lost" | "unanswered" | "crash")[];
 
   constructor(faults: Text["faults"]) {
@@ -58,7 +60,7 @@ class Text {
         this.content.splice(offset, this.content.length, ...request.text);
         if (fault !== "ok") throw noAnswer("no answer");
         if (this.faults.length % 3 === 0) this.durable = this.content.length;
-        return { offset: this.content.length, stored: this.durable, stop: this.stop };
+        return { offset: this.content.length, stored: this.durable, stop: false };
       }
       if (offset !== this.content.length) throw this.conflict();
       if (fault !== "ok") throw noAnswer("no answer");
@@ -93,17 +95,36 @@ test("what an author writes is in the message once, whatever is lost on the way"
   );
 });
 
-test("an author hears that a reader wants them to stop, and that the message is gone", async () => {
-  const server = new Text([]);
-  server.stop = true;
-  const stream = await MessageStream.open(server.options);
-  expect(stream.stopped).toBe(false);
-  await stream.write("a");
+test("a reader sees the text grow, and asks the author to stop", async () => {
+  const topic = world.name("noticias");
+  const author = await world.client(world.name("bot"));
+  const reader = await world.client(world.name("omar"));
+  await author.actions.create({ topic_name: topic });
+  const room = await reader.join(topic);
+  const timeline = await room.timeline();
+  const stream = await author.room({ topic_name: topic }).stream();
+  await stream.write("uno 😀 ");
+  await stream.flush();
+  await vi.waitFor(() => expect(timeline.state.messages[0]?.content).toBe("uno 😀 "), 10_000);
+  const [opened] = timeline.state.messages as [Message];
+  expect([opened.state, stream.stopped]).toEqual(["streaming", false]);
+  await reader.actions.stop({ message_id: opened.id });
+  await stream.write("dos");
   await stream.flush();
   expect(stream.stopped).toBe(true);
-  server.options.ask = async () => {
-    throw fromServer({ code: "not_found", message: "deleted", details: {}, retryable: false });
-  };
+  const finished = await stream.finish({ data: { words: 2 } });
+  expect(finished).toMatchObject({ content: "uno 😀 dos", data: { words: 2 }, state: "complete" });
+  expect((await room.finished(opened)).content).toBe("uno 😀 dos");
+  await vi.waitFor(() => expect(timeline.state.messages[0]).toMatchObject({ data: { words: 2 } }), 10_000);
+});
+
+test("an author hears that the message is gone", async () => {
+  const topic = world.name("noticias");
+  const author = await world.client(world.name("bot"));
+  await author.actions.create({ topic_name: topic });
+  const room = author.room({ topic_name: topic });
+  const stream = await room.stream();
+  await room.delete(stream.message.id);
   await stream.write("b");
   await expect(stream.flush()).rejects.toMatchObject({ code: "not_found" });
   await expect(stream.write("c")).rejects.toMatchObject({ code: "not_found" });
