@@ -23,6 +23,7 @@ import {
   begun,
   type Note,
   type RoomState,
+  withAppended,
   withMember,
   withMembers,
   withMessage,
@@ -140,10 +141,14 @@ class Draft {
         if (this.waits(change)) return;
         return this.entry(change.data.room_id, change.data.seq, change.data);
       case "message_edited":
+      case "message_finished":
       case "message_deleted":
       case "reaction":
         if (this.waits(change)) return;
         return this.changed(change.data);
+      case "message_append":
+        if (this.waits(change)) return;
+        return this.update(change.data.room_id, (held) => withAppended(held, change.data));
       case "member":
         if (this.waits(change)) return;
         return this.member(change.data);
