@@ -136,6 +136,13 @@ export function withAppended(held: RoomState, { message_id, offset, text }: Mess
   };
 }
 
+/** A message of a page, as an event has changed it. If it streams, the page may have more of its text than the event. */
+export function withLater(changed: Message | undefined, message: Message): Message {
+  if (changed === undefined) return message;
+  const both = changed.state === "streaming" && message.state === "streaming";
+  return both && message.content.length > changed.content.length ? { ...changed, content: message.content } : changed;
+}
+
 /** The first Unicode code points of a text; null: it has fewer. */
 function firstPoints(text: string, count: number): string | null {
   let at = 0;

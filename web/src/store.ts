@@ -24,6 +24,7 @@ import {
   type Note,
   type RoomState,
   withAppended,
+  withLater,
   withMember,
   withMembers,
   withMessage,
@@ -404,7 +405,7 @@ class Draft {
 
   private page(room_id: string, page: Segment): void {
     this.update(room_id, (room) => {
-      const messages = page.messages.map((message) => room.changed.get(message.seq) ?? message);
+      const messages = page.messages.map((message) => withLater(room.changed.get(message.seq), message));
       // The page reaches beyond the cursor: the entries there will arrive as events, in order.
       const to = Math.min(page.to, room.cursor);
       const within = messages.filter((message) => message.seq <= to);

@@ -307,3 +307,12 @@ test("a finished message replaces the streamed one, and further pieces are ignor
   expect(held(state).cursor).toBe(2);
   expect(after(state, piece(1, 3, "p"))).toBe(state);
 });
+
+test("a page keeps the text that it has beyond an earlier change of a streaming message", () => {
+  const reactions = { "👍": ["ben"] };
+  const data = { room_id: "r", seq: 3, message: message(1, { content: "Hel", state: "streaming", reactions }) };
+  const state = after(given({ last_seq: 2 }), { type: "reaction", data });
+  const loaded = after(state, page(1, 2, message(1, { content: "Hello", state: "streaming" })));
+  expect(find(held(loaded).segments, 1)).toMatchObject({ content: "Hello", reactions });
+  expect(contentOf(after(loaded, piece(1, 5, "!")), 1)).toBe("Hello!");
+});
