@@ -27,7 +27,7 @@ import {
   saveSession,
 } from "./session.ts";
 import { applied, type Change, initial, KEPT, type RoomState, type State } from "./store.ts";
-import { tailOf } from "./timeline.ts";
+import { find, tailOf } from "./timeline.ts";
 
 /** The data that the views show. */
 export interface View {
@@ -195,7 +195,7 @@ export class Client {
     return newRegistrationLink(this.session.token);
   }
 
-  /** Call `heard` with each message of another user that arrives. Returns a function that stops it. */
+  /** Call `heard` with each message of another user that arrives; one that streams, when it is finished. Returns a function that stops it. */
   onMessages(heard: (messages: readonly Message[]) => void): () => void {
     this.listeners.add(heard);
     return () => this.listeners.delete(heard);
@@ -398,12 +398,20 @@ export class Client {
 
   private heard(before: State, changes: readonly Change[]): void {
     const others: Message[] = [];
+    const streaming = new Set<string>();
     for (const change of changes) {
+      if (change.type === "message_finished") {
+        const { message } = change.data;
+        const held = before.rooms.get(message.room_id);
+        const wasStreaming = held !== undefined && find(held.segments, message.seq)?.state === "streaming";
+        if ((wasStreaming || streaming.has(message.id)) && message.sender !== this.me) others.push(message);
+      }
       if (change.type !== "message") continue;
       const message = change.data;
       if (message.seq <= (before.rooms.get(message.room_id)?.cursor ?? Number.POSITIVE_INFINITY)) continue;
-      if (message.sender !== this.me) others.push(message);
-      else if (message.client_id !== null) void this.outbox.arrived(message.client_id);
+      if (message.state === "streaming") streaming.add(message.id);
+      else if (message.sender !== this.me) others.push(message);
+      if (message.sender === this.me && message.client_id !== null) void this.outbox.arrived(message.client_id);
     }
     if (others.length > 0) for (const listener of this.listeners) listener(others);
   }

@@ -27,6 +27,8 @@ export const EVENTS: { readonly [K in keyof Events]: true } = {
   ready: true,
   message: true,
   message_edited: true,
+  message_append: true,
+  message_finished: true,
   message_deleted: true,
   reaction: true,
   member: true,

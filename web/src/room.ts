@@ -1,7 +1,7 @@
 /** The state of one room, and how events change its counts. */
-import type { Member, MemberChanged, Message, Role, Room } from "./contract.gen.ts";
+import type { Member, MemberChanged, Message, MessageAppend, Role, Room } from "./contract.gen.ts";
 import type { ServerEvent } from "./events.ts";
-import { emptyAt, type Segments, segmentAt, tailOf, withChanged } from "./timeline.ts";
+import { emptyAt, findById, type Segments, segmentAt, tailOf, withChanged } from "./timeline.ts";
 
 /** How far another user has received and read a room. */
 export interface Marks {
@@ -115,6 +115,43 @@ export function withNewest(held: RoomState, message: Message): RoomState {
     changed.delete(oldest);
   }
   return { ...held, segments: withChanged(held.segments, message), changed };
+}
+
+/**
+ * The room with a piece of a streaming message. Unchanged if the message is not held, or has ended, or lacks text
+ * before the piece: a later event has that text.
+ */
+export function withAppended(held: RoomState, { message_id, offset, text }: MessageAppend): RoomState {
+  const before = findById(held.segments, message_id);
+  if (before === null || before.state !== "streaming") return held;
+  const kept = firstPoints(before.content, offset);
+  if (kept === null || kept + text === before.content) return held;
+  const message = { ...before, content: kept + text };
+  const { room, changed } = held;
+  return {
+    ...held,
+    room: room.last_message?.id === message.id ? { ...room, last_message: message } : room,
+    segments: withChanged(held.segments, message),
+    changed: changed.has(message.seq) ? new Map(changed).set(message.seq, message) : changed,
+  };
+}
+
+/** A message of a page, as an event has changed it. If it streams, the page may have more of its text than the event. */
+export function withLater(changed: Message | undefined, message: Message): Message {
+  if (changed === undefined) return message;
+  const both = changed.state === "streaming" && message.state === "streaming";
+  return both && message.content.length > changed.content.length ? { ...changed, content: message.content } : changed;
+}
+
+/** The first Unicode code points of a text; null: it has fewer. */
+function firstPoints(text: string, count: number): string | null {
+  let at = 0;
+  for (let left = count; left > 0; left--) {
+    const point = text.codePointAt(at);
+    if (point === undefined) return null;
+    at += point > 0xffff ? 2 : 1;
+  }
+  return text.slice(0, at);
 }
 
 /** The room with one more note, the newest. */

@@ -23,6 +23,8 @@ import {
   begun,
   type Note,
   type RoomState,
+  withAppended,
+  withLater,
   withMember,
   withMembers,
   withMessage,
@@ -140,10 +142,14 @@ class Draft {
         if (this.waits(change)) return;
         return this.entry(change.data.room_id, change.data.seq, change.data);
       case "message_edited":
+      case "message_finished":
       case "message_deleted":
       case "reaction":
         if (this.waits(change)) return;
         return this.changed(change.data);
+      case "message_append":
+        if (this.waits(change)) return;
+        return this.update(change.data.room_id, (held) => withAppended(held, change.data));
       case "member":
         if (this.waits(change)) return;
         return this.member(change.data);
@@ -399,7 +405,7 @@ class Draft {
 
   private page(room_id: string, page: Segment): void {
     this.update(room_id, (room) => {
-      const messages = page.messages.map((message) => room.changed.get(message.seq) ?? message);
+      const messages = page.messages.map((message) => withLater(room.changed.get(message.seq), message));
       // The page reaches beyond the cursor: the entries there will arrive as events, in order.
       const to = Math.min(page.to, room.cursor);
       const within = messages.filter((message) => message.seq <= to);

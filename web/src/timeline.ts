@@ -37,6 +37,15 @@ export function find(segments: Segments, seq: number): Message | null {
   return message?.seq === seq ? message : null;
 }
 
+/** Search by id, from the newest message backwards: for messages that are likely to be new. */
+export function findById(segments: Segments, id: string): Message | null {
+  for (const { messages } of segments.toReversed()) {
+    const message = messages.findLast((one) => one.id === id);
+    if (message !== undefined) return message;
+  }
+  return null;
+}
+
 /** The first index whose message has this seq or a greater one. */
 export function place(messages: readonly Message[], seq: number): number {
   let low = 0;

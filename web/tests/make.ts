@@ -17,6 +17,7 @@ export function message(seq: number, more: Partial<Message> = {}): Message {
     reactions: {},
     mentions: [],
     data: null,
+    state: "complete",
     ...more,
   };
 }

@@ -170,3 +170,8 @@ test("a folded message shows its beginning, without a split character", () => {
   expect(visibleIfFolded("🙂".repeat(8000))).toBe("🙂".repeat(2000));
   expect(visibleIfFolded(`a${"🙂".repeat(8000)}`)).toBe(`a${"🙂".repeat(1999)}`);
 });
+
+test("a code block that is still open is code to its end", () => {
+  for (const content of ["Look:\n\n```\none", "Look:\n\n```py\none\n", "Look:\n\n```\none\n``"])
+    expect(parsed(content, [], "me")?.children.map(({ type }) => type)).toEqual(["paragraph", "code"]);
+});

@@ -257,3 +257,62 @@ test("events of unknown rooms change nothing", () => {
     ),
   ).toBe(state);
 });
+
+function opened(seq: number, content = ""): Change {
+  return said(seq, { content, state: "streaming" });
+}
+
+function piece(of: number, offset: number, text: string): Change {
+  return { type: "message_append", data: { room_id: "r", message_id: `m${of}`, offset, text } };
+}
+
+function finished(seq: number, of: number, more: Partial<Message>): Change {
+  return { type: "message_finished", data: { room_id: "r", seq, message: message(of, more) } };
+}
+
+function contentOf(state: State, seq: number): string | undefined {
+  return find(held(state).segments, seq)?.content;
+}
+
+test("the pieces of a streaming message are appended, and a repeated piece changes nothing", () => {
+  const state = after(given(), opened(1), piece(1, 0, "Hello"), piece(1, 5, ", world"));
+  expect(contentOf(state, 1)).toBe("Hello, world");
+  expect(held(state).room.last_message?.content).toBe("Hello, world");
+  expect(after(state, piece(1, 5, ", world"))).toBe(state);
+  expect(contentOf(after(state, piece(1, 0, "Hello, all of you")), 1)).toBe("Hello, all of you");
+});
+
+test("a piece moves neither the cursor nor the number of unread messages", () => {
+  const state = after(given(), opened(1));
+  const next = after(state, piece(1, 0, "Hello"));
+  expect(counts(next)).toEqual(counts(state));
+  expect(held(next).cursor).toBe(held(state).cursor);
+});
+
+test("the offset of a piece counts code points", () => {
+  const state = after(given(), opened(1, "a🎉b👍🏽c"), piece(1, 3, "d"));
+  expect(contentOf(state, 1)).toBe("a🎉bd");
+  expect(contentOf(after(state, piece(1, 2, "🦊"), piece(1, 3, "!")), 1)).toBe("a🎉🦊!");
+});
+
+test("a piece of a message that is not held, has ended, or lacks the text before it changes nothing", () => {
+  const state = after(given(), said(1), opened(2, "one"));
+  for (const change of [piece(1, 0, "no"), piece(2, 4, "no"), piece(3, 0, "no")])
+    expect(after(state, change)).toBe(state);
+});
+
+test("a finished message replaces the streamed one, and further pieces are ignored", () => {
+  const state = after(given(), opened(1), piece(1, 0, "Hel"), finished(2, 1, { content: "Hello" }));
+  expect(find(held(state).segments, 1)).toMatchObject({ content: "Hello", state: "complete" });
+  expect(held(state).cursor).toBe(2);
+  expect(after(state, piece(1, 3, "p"))).toBe(state);
+});
+
+test("a page keeps the text that it has beyond an earlier change of a streaming message", () => {
+  const reactions = { "👍": ["ben"] };
+  const data = { room_id: "r", seq: 3, message: message(1, { content: "Hel", state: "streaming", reactions }) };
+  const state = after(given({ last_seq: 2 }), { type: "reaction", data });
+  const loaded = after(state, page(1, 2, message(1, { content: "Hello", state: "streaming" })));
+  expect(find(held(loaded).segments, 1)).toMatchObject({ content: "Hello", reactions });
+  expect(contentOf(after(loaded, piece(1, 5, "!")), 1)).toBe("Hello!");
+});

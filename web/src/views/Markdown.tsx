@@ -14,7 +14,7 @@ interface ContentProps {
 /** The content of a message. */
 export const Content = memo(function Content(props: ContentProps) {
   return (
-    <UnlessBroken key={props.content} fallback={<AsTyped>{props.content}</AsTyped>}>
+    <UnlessBroken content={props.content} fallback={<AsTyped>{props.content}</AsTyped>}>
       <Formatted {...props} />
     </UnlessBroken>
   );
@@ -31,9 +31,22 @@ function AsTyped({ children }: { children: string }) {
   return <p className="as-typed">{children}</p>;
 }
 
-/** If one message cannot be rendered, its plain text is shown, and the page goes on. */
-class UnlessBroken extends Component<{ fallback: ReactNode; children: ReactNode }, { broken: boolean }> {
-  override state = { broken: false };
+interface UnlessBrokenProps {
+  content: string;
+  fallback: ReactNode;
+  children: ReactNode;
+}
+
+/**
+ * If one message cannot be rendered, its plain text is shown, and the page goes on. Another content is tried again, in
+ * the same elements: a message that streams keeps the selection and the scroll offset of its code.
+ */
+class UnlessBroken extends Component<UnlessBrokenProps, { broken: boolean; content: string }> {
+  override state = { broken: false, content: this.props.content };
+
+  static getDerivedStateFromProps({ content }: UnlessBrokenProps, state: { content: string }) {
+    return content === state.content ? null : { broken: false, content };
+  }
 
   static getDerivedStateFromError(): { broken: boolean } {
     return { broken: true };
@@ -44,13 +57,17 @@ class UnlessBroken extends Component<{ fallback: ReactNode; children: ReactNode 
   }
 }
 
-/** The content, folded if it is long. `opened` has the ids of unfolded messages while their rows unmount and mount. */
+/** The content, folded if it is long; not if it `grows`, also afterwards. `opened` has the ids of unfolded messages while their rows unmount and mount. */
 export function Folded({
   id,
   opened,
+  grows,
   ...rest
-}: ComponentProps<typeof Content> & { id: string; opened: Set<string> }) {
-  const [open, setOpen] = useState(() => opened.has(id));
+}: ComponentProps<typeof Content> & { id: string; opened: Set<string>; grows: boolean }) {
+  const [open, setOpen] = useState(() => {
+    if (grows) opened.add(id);
+    return opened.has(id);
+  });
   if (!isLong(rest.content)) return <Content {...rest} />;
   const toggle = () => {
     if (open) opened.delete(id);

@@ -21,7 +21,7 @@ export function MessageActions({
   onMenu: (open: boolean) => void;
   onPicker: (open: boolean) => void;
 }) {
-  const own = message.sender === tools.me;
+  const editable = message.sender === tools.me && message.state !== "streaming";
   return (
     <div role="toolbar" aria-label="Actions" className="actions">
       {QUICK.map((emoji) => (
@@ -44,7 +44,7 @@ export function MessageActions({
       <IconButton label="Reply" onClick={() => tools.reply(message)}>
         <Reply size={17} />
       </IconButton>
-      {own && (
+      {editable && (
         <IconButton label="Edit" onClick={() => tools.edit(message)}>
           <Pencil size={16} />
         </IconButton>
@@ -57,7 +57,7 @@ export function MessageActions({
           <Item onClick={() => tools.reply(message)}>
             <Reply size={16} /> Reply
           </Item>
-          {own && (
+          {editable && (
             <Item onClick={() => tools.edit(message)}>
               <Pencil size={16} /> Edit
             </Item>

@@ -7,6 +7,7 @@ import { Folded } from "./Markdown.tsx";
 import { MessageActions } from "./MessageActions.tsx";
 import { Reactions } from "./Reactions.tsx";
 import type { MessageRow as Row } from "./rows.ts";
+import { Interrupted, Streaming } from "./Streaming.tsx";
 import type { Mark, Tools } from "./tools.ts";
 import { Avatar } from "./ui.tsx";
 
@@ -40,6 +41,8 @@ export const MessageRow = memo(function MessageRow({
   const [near, setNear] = useState(false);
   const [menu, setMenu] = useState(false);
   const [picking, setPicking] = useState(false);
+  // `Finished` announces the message; its own elements stay silent, also those of the last piece.
+  const [streamed] = useState(message.state === "streaming");
   const active = (near || menu || picking) && unsent === null && !message.deleted;
   const mentioned = message.mentions.includes(tools.me) && message.sender !== tools.me;
   const openMenu = (event: MouseEvent | KeyboardEvent) => {
@@ -60,6 +63,7 @@ export const MessageRow = memo(function MessageRow({
   return (
     <article
       className={classes.join(" ")}
+      aria-live={streamed ? "off" : undefined}
       tabIndex={current ? 0 : -1}
       data-key={row.key}
       // Not `onPointerEnter`: scrolling moves all rows under a resting pointer.
@@ -104,6 +108,7 @@ export const MessageRow = memo(function MessageRow({
             <Folded
               id={row.key}
               opened={tools.opened}
+              grows={message.state === "streaming"}
               content={contentOf(message)}
               mentions={message.mentions}
               me={tools.me}
@@ -115,6 +120,8 @@ export const MessageRow = memo(function MessageRow({
             )}
           </div>
         )}
+        {message.state === "streaming" && !message.deleted && <Streaming message={message} tools={tools} />}
+        {message.state === "interrupted" && !message.deleted && <Interrupted />}
         {!message.deleted && <Reactions message={message} tools={tools} />}
         {unsent !== null && unsent.refused !== null && (
           <Refusal why={unsent.refused} client_id={unsent.client_id} tools={tools} />

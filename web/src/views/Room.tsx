@@ -108,6 +108,14 @@ function useTools(
       },
       reply: (message) => onTarget({ kind: "reply", message }),
       edit: (message) => onTarget({ kind: "edit", message }),
+      stop: (message) =>
+        client.ask("stop", { message_id: message.id }).then(
+          () => true,
+          (error) => {
+            tell(reasonOf(error));
+            return false;
+          },
+        ),
       remove: onRemove,
       copyText: (message) => void copy(message.content, "The text was copied."),
       copyLink: (message) => {

@@ -6,6 +6,7 @@ import { segmentAt, tailOf } from "../timeline.ts";
 import { MessageRow } from "./MessageRow.tsx";
 import { marksFor } from "./marks.ts";
 import { countAfter, indexOf, lastMessage, type Row, rowsOf, stepTo } from "./rows.ts";
+import { Finished } from "./Streaming.tsx";
 import { Beginning, Failed, Line, Loading, ToNew, ToNewest } from "./TimelineParts.tsx";
 import type { Tools } from "./tools.ts";
 import { Rows } from "./ui.tsx";
@@ -134,6 +135,7 @@ function Log(props: TimelineProps & { held: RoomState }) {
           {row}
         </Virtualizer>
       </div>
+      <Finished messages={tail.messages} seen={looksAtEnd} />
       <Loading
         direction="older"
         paging={jump.failed !== null ? null : jump.loading ? "loading" : paging.older}

@@ -158,6 +158,7 @@ function messageOf(unsent: Unsent, me: string): Message {
     reactions: {},
     mentions: [],
     data: null,
+    state: "complete",
   };
 }
 

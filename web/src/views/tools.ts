@@ -6,6 +6,8 @@ export interface Tools {
   react(message: Message, emoji: string): void;
   reply(message: Message): void;
   edit(message: Message): void;
+  /** Ask the author of a streaming message to stop. Returns whether the request was accepted. */
+  stop(message: Message): Promise<boolean>;
   /** Asks for confirmation. */
   remove(message: Message): void;
   copyText(message: Message): void;
