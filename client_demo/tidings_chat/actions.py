@@ -72,6 +72,15 @@ async def delete(context: CommandContext, rest: str) -> None:
     await context.ask("delete", {"message_id": message.id})
 
 
+@_command(
+    "stop", "N", "ask the author of a message to stop writing it; . is the last one", group=_MESSAGES, needs_room=True
+)
+async def stop(context: CommandContext, rest: str) -> None:
+    message = await context.message(rest)
+    await context.ask("stop", {"message_id": message.id})
+    context.show(render.note(f"{message.sender} is asked to stop"))
+
+
 @_command("react", "N EMOJI", "put an emoji on message N; . is the last one", group=_MESSAGES, needs_room=True)
 async def react(context: CommandContext, rest: str) -> None:
     await _react(context, rest, remove=False)

@@ -6,6 +6,7 @@ import asyncio
 import json
 
 from tests.client_demo.conftest import DEADLINE, PASSWORD, Cli, People, Server, line_of
+from tests.support.client import connected
 
 POLL_S = 0.05
 """The pause between two queries; a busy loop would slow down the process that the test waits for."""
@@ -183,3 +184,12 @@ async def test_a_token_signs_in_without_a_username(cli: Cli, server: Server) -> 
     command.remove("--user")
     process = await asyncio.create_subprocess_exec(*command, env=cli.environment, stdout=asyncio.subprocess.PIPE)
     assert (await process.communicate())[0] == b"#noticias\n"
+
+
+async def test_stop_reaches_the_author_of_a_streaming_message(cli: Cli, server: Server) -> None:
+    async with connected(server.url, await server.register("omar")) as omar:
+        await omar.ask("create", topic_name="noticias")
+        await cli("diego", "join", "noticias")
+        message = await omar.ask("message", topic_name="noticias", content="", stream=True)
+        assert "omar is asked to stop" in await cli("diego", "stop", "noticias", str(message["seq"]))
+        assert (await omar.ask("append", message_id=message["id"], offset=0, text="Había"))["stop"]
