@@ -9,6 +9,7 @@ from typing import Final
 from tidings.contract.errors import Error
 from tidings.contract.events import (
     MemberChanged,
+    MessageAppend,
     MessageChanged,
     Presence,
     Ready,
@@ -65,6 +66,8 @@ class EventDisplay:
                 self.offline_reason = ""
             case Message() as message:
                 self._show_message(message)
+            case MessageAppend() as piece:
+                self._show_append(piece)
             case MessageChanged() as change:
                 self._show_change(event.name, change)
             case MemberChanged() as change:
@@ -110,12 +113,25 @@ class EventDisplay:
 
     def _show_message(self, message: Message) -> None:
         self._messages.add(message)
-        self._print_message(message)
+        if message.state == "streaming":
+            if self._belongs_here(message.room_id):
+                self._screen.print(render.note(f"{message.seq:>3} {message.sender} is writing: /stop {message.seq}"))
+        else:
+            self._print_new(message)
         self._roster.sent(message)
-        if message.sender != self._me:
-            self._ring_for(message)
         if self._navigation.is_open(message.room_id):
             self._client.read(message.room_id, message.seq)
+
+    def _print_new(self, message: Message) -> None:
+        self._print_message(message)
+        if message.sender != self._me:
+            self._ring_for(message)
+
+    def _show_append(self, piece: MessageAppend) -> None:
+        """Show who is writing; the text is printed once, when it is finished."""
+        message = self._messages.find(piece.room_id, piece.message_id)
+        if message is not None:
+            self._roster.set_typing(TypingNow(room_id=piece.room_id, username=message.sender, typing=True))
 
     def _belongs_here(self, room_id: str) -> bool:
         """Whether the events of a room are printed: those of the open room; if none is open, those of all rooms."""
@@ -148,7 +164,10 @@ class EventDisplay:
     def _show_change(self, name: str, change: MessageChanged) -> None:
         """Print a change, unless the message was already shown like this: a replay has messages as they are now."""
         before = self._messages.change(change)
-        if before != change.message and (self._belongs_here(change.room_id) or self._is_personal(change.message)):
+        if name == "message_finished":
+            if before is None or before.state == "streaming":
+                self._print_new(change.message)
+        elif before != change.message and (self._belongs_here(change.room_id) or self._is_personal(change.message)):
             room = "" if self._navigation.is_open(change.room_id) else self._client.rooms.title(change.room_id)
             self._screen.print(render.changed(name, before, change.message, self._me, room))
 

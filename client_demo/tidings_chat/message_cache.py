@@ -18,12 +18,14 @@ class MessageCache:
     def add(self, message: Message) -> Message:
         """Store a message of an event or of a page of history, and return its newest state.
 
-        An answer may be older than an event that arrived before it, so a deletion or a later edit is kept.
+        An answer may be older than an event that arrived before it, so a deletion, a later edit or an end is kept.
         """
         room = self._rooms.setdefault(message.room_id, {})
         stored = room.get(message.seq)
-        if stored is not None and (stored.deleted or (stored.edited_at or "") > (message.edited_at or "")):
-            return stored
+        if stored is not None:
+            has_ended = stored.state != "streaming" == message.state
+            if stored.deleted or has_ended or (stored.edited_at or "") > (message.edited_at or ""):
+                return stored
         room[message.seq] = message
         if len(room) > _CAPACITY:
             del room[min(room)]

@@ -116,6 +116,8 @@ def message(message: Message, me: str, room: str = "", replied: Message | None =
     if message.reply_to and not message.deleted:
         text.append_text(_quote(replied, me)).append("\n")
     text.append_text(_text(message, me))
+    if message.state == "interrupted":
+        text.append(" (interrupted)", style="yellow")
     if message.reactions:
         text.append("\n").append_text(reactions(message))
     return _row(head, text)

@@ -11,7 +11,7 @@ from tidings.contract.events import MessageChanged, RoomAdded, RoomRemoved
 from tidings.contract.models import ApplicationEvent, Message, Profile, Room, RoomKind, View
 from tidings_chat import render
 from tidings_chat.account import Account
-from tidings_chat.client import Client
+from tidings_chat.client import Client, position
 from tidings_chat.connection import Event
 from tidings_chat.errors import ClientError, Refused
 from tidings_chat.rooms import all_rooms, title
@@ -35,6 +35,10 @@ class Tail:
         self._changes = changes
         self._events = events
         self._remaining = count
+        self._begins: int | None = None
+        """The seq of the first entry that this run has received."""
+        self._unfinished: set[int] = set()
+        """The seqs of messages that were streaming when this run received them."""
         self._room_id: str | None = None
         self._title = room
         self._enough = asyncio.Event()
@@ -90,11 +94,21 @@ class Tail:
         return room_id == self._room_id
 
     async def _show(self, event: Event) -> None:
+        room_id, seq = position(event)
+        if room_id == self._room_id and self._begins is None:
+            self._begins = seq
         match event.data:
+            case Message(room_id=self._room_id, state="streaming") as message if not self._changes:
+                self._unfinished.add(message.seq)
             case Message(room_id=self._room_id) as message:
                 self._print_message(event.name, message, message)
             case MessageChanged(room_id=self._room_id, message=message) as changed if self._changes:
                 self._print_message(event.name, changed, message)
+            case MessageChanged(room_id=self._room_id, message=message) if event.name == "message_finished":
+                # A replay has printed the message already, unless it stands before the replay.
+                if message.seq in self._unfinished or message.seq < (self._begins or 0):
+                    self._print_message("message", message, message)
+                self._unfinished.discard(message.seq)
             case ApplicationEvent(room_id=self._room_id) as published if self._events:
                 self._print_published(published)
             case RoomAdded(room=room) if self._room_id is None:

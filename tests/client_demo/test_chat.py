@@ -296,3 +296,23 @@ async def test_the_terminal_rings_only_for_mentions_and_direct_messages(terminal
     await lucia.sees("a word with you")
     assert diego.text.count("\x07") in (rings, rings + 1)  # once a second at most
     assert "\x07" not in lucia.text
+
+
+async def test_a_message_that_streams_is_printed_once_when_it_is_finished(
+    terminals: Terminals, people: People
+) -> None:
+    await people.topic("noticias", "omar", "diego")
+    diego = terminals.open("diego")
+    await diego.sees("/help lists the commands, Tab")
+    diego.type("/open noticias")
+    await diego.sees("#noticias ›")
+    sent = await people.ask("omar", "POST", "/api/messages", topic_name="noticias", content="", stream=True)
+    await diego.sees("1 omar is writing: /stop 1")
+    append = f"/api/messages/{sent['id']}/append"
+    await people.ask("omar", "POST", append, offset=0, text="Había una vez")
+    await diego.sees("omar is typing…")
+    diego.type("/stop 1")
+    await diego.sees("omar is asked to stop")
+    assert (await people.ask("omar", "POST", append, offset=13, text="!"))["stop"]
+    await people.ask("omar", "POST", f"/api/messages/{sent['id']}/finish")
+    await diego.sees(AT + "omar +Había una vez!")

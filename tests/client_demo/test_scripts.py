@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 from tests.client_demo.conftest import DEADLINE, PASSWORD, Cli, People, Server, line_of
 from tests.support.client import connected
@@ -193,3 +194,27 @@ async def test_stop_reaches_the_author_of_a_streaming_message(cli: Cli, server: 
         message = await omar.ask("message", topic_name="noticias", content="", stream=True)
         assert "omar is asked to stop" in await cli("diego", "stop", "noticias", str(message["seq"]))
         assert (await omar.ask("append", message_id=message["id"], offset=0, text="Había"))["stop"]
+
+
+async def test_a_tail_prints_a_streaming_message_once_when_it_is_finished(cli: Cli, server: Server) -> None:
+    """Also one that was opened before this run, and one that a replay brings whole."""
+    async with connected(server.url, await server.register("omar")) as omar:
+
+        async def stream(content: str) -> dict[str, Any]:
+            return await omar.ask("message", topic_name="noticias", content=content, stream=True)
+
+        await omar.ask("create", topic_name="noticias")
+        await cli("diego", "join", "noticias")
+        first = await stream("one")
+        await omar.ask("message", topic_name="noticias", content="two")
+        assert contents(await cli("diego", "tail", "noticias", "--json", "--count", "1")) == ["two"]
+        await omar.ask("finish", message_id=first["id"], content="one, whole")
+        assert contents(await cli("diego", "tail", "noticias", "--json", "--count", "1")) == ["one, whole"]
+        await omar.ask("finish", message_id=(await stream("three"))["id"])
+        last = await stream("")
+        tail = await cli.start("diego", "tail", "noticias", "--json", "--count", "2")
+        assert (await line_of(tail))["content"] == "three"
+        await omar.ask("append", message_id=last["id"], offset=0, text="four")
+        await omar.ask("finish", message_id=last["id"])
+        assert (await line_of(tail))["content"] == "four"
+        assert await tail.wait() == 0
