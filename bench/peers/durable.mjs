@@ -57,6 +57,13 @@ io.on("connection", async (socket) => {
     answer({ ok: true, data: message });
   });
 
+  // A message that streams, as an author of such a server would write it: each piece is emitted, the end is stored.
+  socket.on("append", (request, answer) => {
+    if (!keys.has(request.room_id)) return answer(failed("not_found", "no such room"));
+    io.to(request.room_id).emit("message_append", request);
+    answer({ ok: true, data: {} });
+  });
+
   // What was missed, a page at a time, so that others are served in between; each room goes live when it is read up.
   for (const [room_id, from] of Object.entries(socket.handshake.auth.cursors ?? {})) {
     const key = keys.get(room_id);

@@ -167,6 +167,9 @@ async def test_readers_on_another_node_lack_nothing_if_pieces_between_the_nodes_
         for upto in range(100, 1600, 100):
             await author.append(writer, upto)
             await asyncio.wait_for(_shown(watcher, author.message_id, upto - 100), 10)
+        await watcher.close()
+        watcher = await Client(second.url, diego, cursors={room_id: 0}).connect()
+        await asyncio.wait_for(_shown(watcher, author.message_id, author.offset), 10)
         await watcher.ask("stop", message_id=author.message_id)
         async with asyncio.timeout(10):
             answer: dict[str, Any] = {"stop": False}
@@ -181,6 +184,7 @@ async def test_readers_on_another_node_lack_nothing_if_pieces_between_the_nodes_
             await client.event("message_finished")
             assert texts(client) == {author.message_id: TEXT[:2000]}
             assert seqs(client, room_id) == [1, 2]
+        await watcher.close()
 
 
 async def _shown(client: Client, message_id: str, length: int) -> None:

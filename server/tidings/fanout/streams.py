@@ -118,9 +118,17 @@ class Streams:
         return stream
 
     def close(self, stream: Stream) -> None:
-        """Drop a stream that has ended."""
-        if self._by_id.pop(stream.message_id, None) is None:
+        """Drop a stream that has ended, and ignore its late pieces."""
+        if self._by_id.get(stream.message_id) is not stream:
             return
+        self._forget(stream)
+        now = time.monotonic()
+        self._ended[stream.message_id] = now
+        while now - self._ended[oldest := next(iter(self._ended))] > ENDED_S:
+            del self._ended[oldest]
+
+    def _forget(self, stream: Stream) -> None:
+        del self._by_id[stream.message_id]
         of_room = self._by_room[stream.room_key]
         del of_room[stream.seq]
         if not of_room:
@@ -129,12 +137,6 @@ class Streams:
             if live_room is not None:
                 live_room.streams = None
         self._unsent.pop(stream, None)
-        now = time.monotonic()
-        self._ended[stream.message_id] = now
-        for message_id, ended_at in list(self._ended.items()):
-            if now - ended_at < ENDED_S:
-                break
-            del self._ended[message_id]
 
     def room_opened(self, live_room: LiveRoom) -> None:
         """A room has its first connection here."""
@@ -145,7 +147,7 @@ class Streams:
         """A room has no connections here any more: keep only the streams whose authors append here."""
         for stream in list(self._by_room.get(room_key, {}).values()):
             if not stream.authored:
-                self.close(stream)
+                self._forget(stream)
 
     def changed(self, stream: Stream) -> None:
         """Send the text to whoever does not have it, soon."""
@@ -173,6 +175,7 @@ class Streams:
                 continue
             if entry.kind == "edit":
                 stream.replace(content)
+                stream.shared = len(content)  # the other nodes get the entry, too
             stream.positions.clear()  # the entry may have had less text than they have
             self.changed(stream)
 
@@ -189,8 +192,12 @@ class Streams:
         written: dict[Connection, list[Batch]] = {}
         for stream in waiting:
             live_room = self._rooms.get(stream.room_key)
-            if live_room is not None and live_room.head >= stream.seq:
-                self._send_text(stream, live_room.live, written)
+            if live_room is None:
+                continue
+            if live_room.head < stream.seq:  # the message itself was not sent yet
+                self._unsent[stream] = None
+                continue
+            self._send_text(stream, live_room.live, written)
         for connection, batches in written.items():
             connection.link.write(batches[0] if len(batches) == 1 else Batch.joined(batches))
         if self._unsent:
