@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.delivery.support import BAD, TRANSPORTS, clients_over, fill, make_topic, rest, seqs
+from tests.conformance.wire import eventually
+from tests.delivery.support import BAD, TRANSPORTS, clients_over, fill, make_topic, rest, seqs, stored
 from tests.e2e.javascript import run
 from tests.support.client import DEADLINE_S, Client, LiveClient, PlainClient
 from tests.support.network import Conditions, network
-from tests.support.node import running_node
+from tests.support.node import RunningNode, running_node
 
 LATENCY = Conditions(delay=0.015)
 
@@ -169,3 +172,52 @@ async def test_a_long_replay_over_a_slow_link_completes_in_one_connection(
         await second.connect()
         assert len(seqs(second, room_id)) < missed
         await second.close()
+
+
+async def test_a_poll_that_the_client_repeats_after_its_answer_was_lost_gets_it_again(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    """aiohttp repeats a GET on a connection that was lost before the answer, as browsers do."""
+    async with running_node(sqlite_url, tmp_path) as server, network(server.url) as between:
+        omar, diego = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, omar, "noticias", diego)
+        client = clients_over(["polling"])["Client"](between.url, diego)
+        await client.connect()
+        async with rest(server.url, omar) as http:
+            for number in range(1, 6):
+                message = {"room_id": room_id, "content": str(number)}
+                await http.post("/api/messages", json=message)
+                await client.until(lambda number=number: len(seqs(client, room_id)) == 2 * number - 1)
+                (session,) = server.node.socketio.eio.sockets.values()
+                await eventually(lambda session=session: session.polling)
+                between.freeze()
+                await http.post("/api/messages", json=message)
+                await eventually(lambda session=session: not session.polling)
+                assert between.cut() > 0
+                between.thaw()
+                await client.until(lambda number=number: len(seqs(client, room_id)) == 2 * number)
+        assert seqs(client, room_id) == list(range(1, 11))
+        assert not client.closed.is_set()
+        await client.close()
+
+
+async def test_a_post_that_the_browser_repeats_takes_effect_once(server: RunningNode) -> None:
+    token = await server.register("omar")
+    room_id = await make_topic(server.url, token, "noticias")
+    async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_S) as http:
+        path = "/socket.io/?EIO=4&transport=polling"
+        opened = (await http.get(path)).text
+        path += "&sid=" + json.loads(opened[1:])["sid"]
+
+        async def polled(needle: str) -> None:
+            while needle not in (await http.get(path)).text:
+                pass
+
+        await http.post(path + "&t=a", content="40" + json.dumps({"token": token}))
+        await polled('"ready"')
+        message = "421" + json.dumps(["message", {"room_id": room_id, "content": "once"}])
+        for stamp in ("b", "b", "c"):
+            answer = await http.post(f"{path}&t={stamp}", content=message)
+            assert (answer.status_code, answer.text) == (200, "ok")
+        await polled('"seq":2')
+    assert await stored(server.node.settings.database, room_id) == ["once", "once"]

@@ -241,15 +241,23 @@ class EngineServer(EngineOptions, SessionServer):
         elif method == "GET":
             session = self.sockets[query["sid"]]
             try:
-                await answer(*await self._poll(session, receive))
+                await answer(*await self._poll(session, query.get("t"), receive))
             except BaseException:  # cancelled, or sending failed: the packets of this answer are lost
                 session.end(self.reason.TRANSPORT_CLOSE)
                 raise
         else:
-            answered = await self._post(self.sockets[query["sid"]], receive)
+            answered = await self._post(self.sockets[query["sid"]], query.get("t"), receive)
             await (refuse(answered) if answered is UNKNOWN_SESSION else answer(*answered))
 
-    async def _poll(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
+    async def _poll(self, session: EngineSession, stamp: str | None, receive: Receive) -> tuple[int, str]:
+        """`stamp`: the client's parameter `t`, which is new in each poll.
+
+        HTTP clients, browsers included, repeat a GET by themselves whose connection was lost without an answer. The
+        server may have sent the answer: then the repeated GET gets the same one, and no packet is missed.
+        """
+        if stamp is not None and session.last_poll is not None and session.last_poll[0] == stamp:
+            return 200, session.last_poll[1]
+        session.last_poll = None
         if session.transport is Transport.WEBSOCKET:
             return 400, "session has been upgraded"
         if session.polling:
@@ -266,6 +274,8 @@ class EngineServer(EngineOptions, SessionServer):
             session.end(self.reason.TRANSPORT_CLOSE)
             return 400, "gone"
         body = encode_payload(packets or [NOOP])
+        if stamp is not None:
+            session.last_poll = stamp, body
         session.polls.packets_sent()
         if session.is_flushed():
             session.finish()
@@ -286,7 +296,10 @@ class EngineServer(EngineOptions, SessionServer):
             for task in (take, leave):
                 task.cancel()
 
-    async def _post(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
+    async def _post(self, session: EngineSession, stamp: str | None, receive: Receive) -> tuple[int, str]:
+        """`stamp` as for `_poll`: browsers repeat a POST, too; its packets are received once."""
+        if stamp is not None and stamp == session.last_post:
+            return 200, "ok"
         if session.transport is Transport.WEBSOCKET:
             return 400, "session has been upgraded"
         if session.posting is not None:  # no stock client does this, and the bodies together would be unbounded
@@ -304,6 +317,7 @@ class EngineServer(EngineOptions, SessionServer):
                 session.finish()
             # After a refused POST, a stock client would drop the last packets that it has not dispatched yet.
             return UNKNOWN_SESSION if session.state is State.CLOSED else (200, "ok")
+        session.last_post = stamp
         turn = TaskTurn()
         try:
             for packet in decode_payload(body):

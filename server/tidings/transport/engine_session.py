@@ -96,6 +96,10 @@ class EngineSession(BufferedSession):
         self.polls = Polling(server.low_water, self)
         self.polling = False
         """A poll (GET) is pending."""
+        self.last_poll: tuple[str, str] | None = None
+        """The parameter `t` of the last poll, and its answer."""
+        self.last_post: str | None = None
+        """The parameter `t` of the last POST."""
         self.posting: Callable[[], None] | None = None
         """Aborts reading the body of a POST."""
         self._upgrade: Upgrade | None = None
