@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 from tests.campaign.attack.crowds import KINDS, half_body, half_frame, half_poll
 from tests.campaign.support.clients import Engine, Plain
-from tests.campaign.support.lab import Area, Lab, Server
+from tests.campaign.support.lab import Area, Lab, Server, pace
 from tests.campaign.support.report import Seen
 from tests.campaign.support.wire import GONE, WebSocket, frame
 
@@ -81,7 +81,7 @@ async def replaying(lab: Lab, server: Server) -> AsyncIterator[None]:
         for n in range(10)
         for kind in (Plain, Engine)
     ]
-    await asyncio.sleep(0.05)
+    await pace(0.05)
     yield
     for reader in readers:
         reader.cancel()
@@ -102,7 +102,7 @@ async def pipelining(lab: Lab, server: Server) -> AsyncIterator[None]:
 async def signing_in(lab: Lab, server: Server) -> AsyncIterator[None]:
     fields = {"username": "nobody", "password": "wrong password"}
     tasks = [asyncio.create_task(server.post("/api/login", fields, source=f"127.1.2.{n + 1}")) for n in range(40)]
-    await asyncio.sleep(0.1)
+    await pace(0.1)
     yield
     await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -176,7 +176,7 @@ async def during_start(lab: Lab) -> Seen:
             starting = asyncio.create_task(server.start())
             while server._process is None:  # noqa: ASYNC110  # it is a matter of some turns of the loop
                 await asyncio.sleep(0)
-            await asyncio.sleep(2.5 * n / tries)
+            await pace(2.5 * n / tries)
             process = server._process
             if process is not None and process.returncode is None:
                 process.send_signal(signal.SIGTERM)
@@ -205,7 +205,7 @@ async def second_interrupt(lab: Lab) -> Seen:
         process = server._process
         assert process is not None
         os.kill(process.pid, signal.SIGINT)
-        await asyncio.sleep(0.3)
+        await pace(0.3)
         began = time.monotonic()
         if process.returncode is None:
             with suppress(ProcessLookupError):

@@ -11,7 +11,7 @@ from tests.campaign.fault.disk import _until_status
 from tests.campaign.nodes.cluster import PATIENCE_S, cluster, figures, gaps, quantile, talk
 from tests.campaign.nodes.removals import BEHIND_S, TOPIC, remove, victims_of
 from tests.campaign.support.clients import Plain
-from tests.campaign.support.lab import Area, Lab, Server
+from tests.campaign.support.lab import Area, Lab, Server, pace
 from tests.campaign.support.report import NotTried, Seen
 from tests.campaign.support.wire import GONE, Ended
 
@@ -41,7 +41,7 @@ async def cut_off(lab: Lab) -> Seen:
             (victim,) = await victims_of(nodes, [f"victim{n}"], room, TOPIC, CUT)
             typist = await nodes.client(CUT, "typist", f"d{n}")
             async with talk(nodes, room, senders, 0.05) as traffic:
-                await asyncio.sleep(0.5)
+                await pace(0.5)
                 since = time.monotonic()
                 if n % 2:
                     await nodes.proxies[CUT].refuse()
@@ -55,7 +55,7 @@ async def cut_off(lab: Lab) -> Seen:
                 refused = await _refused(nodes.nodes[0], room, await nodes.token("sender0"))
                 noticed.append(await status_at or PATIENCE_S)
                 events = len(members[CUT].seqs(room))
-                await asyncio.sleep(1)
+                await pace(1)
                 beyond += len(members[CUT].seqs(room)) - events
                 nodes.proxies[CUT].heal()
                 healed = time.monotonic()
@@ -109,7 +109,7 @@ async def _type(typist: Plain, room: str) -> None:
         except (Ended, TimeoutError, *GONE):
             return
         typing = not typing
-        await asyncio.sleep(0.1)
+        await pace(0.1)
 
 
 @area.check("a long transaction in another database does not delay what other nodes tell")
@@ -156,7 +156,7 @@ async def trimmed(lab: Lab) -> Seen:
             until = time.monotonic() + TRIMMED_S
             while time.monotonic() < until:
                 last = (await owner.ask("message", room_id=room, content="hola"))["seq"]
-                await asyncio.sleep(1)
+                await pace(1)
             rows = await asyncio.to_thread(_rows_older_than, nodes.url, TRIMMED_S)
         finally:
             nodes.proxies[1].heal()
