@@ -305,3 +305,25 @@ async def test_a_slow_consumer_is_closed_and_loses_nothing(gateway: RunningNode,
         replayed = [int(push["content"].split()[0]) for push in diego.pushed]
         assert replayed == list(range(replayed[0], total))
         assert replayed[0] <= len(received)
+
+
+async def test_a_message_that_streams_is_pushed_once_when_it_is_finished(
+    gateway: RunningNode, tokens: dict[str, str]
+) -> None:
+    """To who was connected meanwhile, to who was when it was opened, and to who gets all of it in a replay."""
+    room_id = await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"], tokens["satoshi"])
+    async with connected(gateway.url, tokens["omar"]) as omar, talking(gateway.url, tokens["diego"]) as diego:
+        sent = await omar.ask("message", room_id=room_id, content="", stream=True)
+        await omar.ask("append", message_id=sent["id"], offset=0, text="whole")
+        async with talking(gateway.url, tokens["satoshi"]) as satoshi:
+            assert await satoshi.nothing_more() == []
+            await satoshi.ask("disconnect")
+        assert await diego.nothing_more() == []
+        await omar.ask("finish", message_id=sent["id"])
+        await diego.until("whole")
+        assert await diego.nothing_more() == ["whole"]
+        second = await omar.ask("message", room_id=room_id, content="two", stream=True)
+        await omar.ask("finish", message_id=second["id"])
+        async with talking(gateway.url, tokens["satoshi"]) as satoshi:
+            await satoshi.until("two")
+            assert await satoshi.nothing_more() == ["whole", "two"]
