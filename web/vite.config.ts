@@ -8,6 +8,9 @@ import { defineConfig } from "vitest/config";
 /** Where `npm run dev` finds a server. */
 const SERVER = process.env.TIDINGS_SERVER ?? "http://127.0.0.1:8000";
 
+/** The library, from its source: the page needs no build of it. */
+const CLIENT = fileURLToPath(new URL("../clients/javascript/src/index.ts", import.meta.url));
+
 /** No part of the Markdown parser may make HTML: see there. */
 const REFERENCES = fileURLToPath(new URL("src/views/references.ts", import.meta.url));
 const NO_HTML = fileURLToPath(new URL("src/views/noHtml.ts", import.meta.url));
@@ -75,7 +78,10 @@ export default defineConfig({
   base: "./", // the server may be mounted below a prefix
   plugins: [react(), emojiData(), socketIoClient(), shellList(), brotli()],
   resolve: {
+    // One copy, of this lock, also for the library's source.
+    dedupe: ["socket.io-client"],
     alias: [
+      { find: "@tidings/client", replacement: CLIENT },
       { find: "decode-named-character-reference", replacement: REFERENCES },
       { find: /^\.\/lib\/html-(flow|text)\.js$/, replacement: NO_HTML },
     ],

@@ -290,12 +290,13 @@ async function breakRooms(): Promise<void> {
   const database = await new Promise<IDBDatabase>((resolve) => {
     asked.onsuccess = () => resolve(asked.result);
   });
-  const work = database.transaction("rooms", "readwrite");
-  const cursors = work.objectStore("rooms").openCursor();
+  const work = database.transaction("rows", "readwrite");
+  const cursors = work.objectStore("rows").openCursor();
   cursors.onsuccess = () => {
     const cursor = cursors.result;
     if (cursor === null) return;
-    cursor.update({ ...cursor.value, tail: { ...cursor.value.tail, messages: null } });
+    if (String(cursor.key).startsWith("app/room/"))
+      cursor.update({ ...cursor.value, cursor: 1e9, tail: { ...cursor.value.tail, messages: null } });
     cursor.continue();
   };
   await new Promise((resolve) => {

@@ -1,14 +1,14 @@
 /** The users that this user has blocked, as of the last answer: the server sends no event when that changes. */
-import type { LiveAction } from "./connection.ts";
+import type { ActionName } from "@tidings/client";
 import type { Actions } from "./contract.gen.ts";
 
 export interface BlocksOptions {
-  /** Request an action. Raises `Refused`. */
-  ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]>;
+  /** Request an action. Raises a `TidingsError`. */
+  ask<A extends ActionName>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]>;
   changed(usernames: ReadonlySet<string>): void;
 }
 
-/** Every method raises `Refused`. */
+/** Every method raises a `TidingsError`. */
 export class Blocks {
   private readonly options: BlocksOptions;
 

@@ -1,33 +1,52 @@
 /**
- * The client of one signed-in user. It connects the live connection, the state, the database and the outbox.
+ * The client of one signed-in user. It connects the library (`@tidings/client`), which holds the connection, the log and
+ * the outbox, with the state that the views show.
  *
- * A message goes `send` → `Outbox` (IndexedDB) → `Connection` → server, and comes back as an event: `Connection` →
- * `applied` (store.ts) → the views, and → `Database`, with its cursor.
+ * An event goes library (stored, with its cursor) → `applied` (store.ts) → views; a message goes `send` → library
+ * (stored) → server, and comes back as an event.
  */
+import {
+  type ActionName,
+  connect,
+  IndexedDbStore,
+  type Client as LiveClient,
+  type Status,
+  TidingsError,
+  type Unsent as Waiting,
+} from "@tidings/client";
 import { createStore, type StoreApi } from "zustand/vanilla";
 import { Blocks } from "./blocks.ts";
-import { Connection, type LiveAction, type Status } from "./connection.ts";
+import { Cache, moveEarlier, storeOf } from "./cache.ts";
 import type { Actions, Message, Room, RoomKind, Rooms } from "./contract.gen.ts";
-import { Database } from "./database.ts";
-import type { ServerEvent } from "./events.ts";
+import { eventOf, type ServerEvent } from "./events.ts";
 import { Loading } from "./loading.ts";
 import { keepLastRoom } from "./location.ts";
-import { Outbox, type Unsent } from "./outbox.ts";
 import { Reading } from "./reading.ts";
-import { RoomWriter } from "./roomWriter.ts";
 import {
   deviceName,
   exported,
   get,
   mayInviteNewcomers,
   newRegistrationLink,
-  Refused,
+  noAnswer,
   refreshed,
   type Session,
   saveSession,
 } from "./session.ts";
 import { applied, type Change, initial, KEPT, type RoomState, type State } from "./store.ts";
 import { find, tailOf } from "./timeline.ts";
+
+/** A message that is not in its room yet, or was refused. */
+export interface Unsent {
+  readonly client_id: string;
+  readonly room_id: string;
+  readonly content: string;
+  readonly reply_to: string | null;
+  /** ISO 8601, UTC, by this device's clock */
+  readonly created_at: string;
+  /** Why the server refused it; null: it waits. */
+  readonly refused: string | null;
+}
 
 /** The data that the views show. */
 export interface View {
@@ -44,86 +63,80 @@ export interface View {
 const ROOMS_PAGE = 500;
 const PREFETCHED = 12;
 const KEEP_AFTER = 500;
-const DELIVERED_AFTER = 250;
 const TYPING_EVERY = 3000;
+/** A token that ends sooner is exchanged for a new one (ms). */
 const REFRESH_BEFORE = 15 * 60_000;
-const REFRESH_AGAIN = 60_000;
+/** How long a server that announced a restart may be away before it counts as unreachable (ms). */
+const RESTARTS_WITHIN = 5000;
 
 export class Client {
   readonly view: StoreApi<View>;
   private session: Session;
-  private readonly database: Database;
-  private readonly connection: Connection;
-  private readonly outbox: Outbox;
-  private readonly roomWriter: RoomWriter;
+  private readonly live: LiveClient;
+  private readonly cache: Cache;
   /** Loads what no event brings. */
   readonly load: Loading;
   readonly blocks: Blocks;
-  private readonly tabs: BroadcastChannel;
   private readonly listeners = new Set<(messages: readonly Message[]) => void>();
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
   private readonly typedAt = new Map<string, number>();
   private readonly reading: Reading;
   private readonly drafts = new Map<string, string>();
+  /** As the views show them, so that the same one stays the same. */
+  private readonly shown = new WeakMap<Waiting, Unsent>();
+  /** The library's unsent messages when it last told of a change. */
+  private unsent: readonly Waiting[] = [];
+  /** Messages that the server has, by client_id: they are shown as unsent until their events arrive. */
+  private readonly acknowledged = new Map<string, Unsent>();
   private queue: Change[] = [];
   private scheduled = false;
   private keepTimer: ReturnType<typeof setTimeout> | null = null;
-  private deliveredTimer: ReturnType<typeof setTimeout> | null = null;
-  private confirmed: ReadonlyMap<string, RoomState> = new Map();
   private stopped = false;
   /** Whether the current attempt to connect has requested the snapshot of the rooms. */
   private snapshotIsNew = false;
+  /** When the server announced a restart (ms) */
+  private restartsSince = Number.NEGATIVE_INFINITY;
   /** The room on the screen, whose messages are not trimmed. */
   private watched: string | null = null;
 
-  /** Open the user's database, and start to connect. */
+  /** Open the user's store, and start to connect. */
   static async open(session: Session): Promise<Client> {
-    const database = await Database.open(session.username);
-    const client = new Client(session, database, await database.rooms());
-    await client.outbox.load();
-    client.connection.connect();
-    return client;
+    const { username } = session;
+    const store = await IndexedDbStore.open(storeOf(username));
+    let opened: (client: Client) => void = () => undefined;
+    const opening = new Promise<Client>((resolve) => {
+      opened = resolve;
+    });
+    const live = await connect(".", {
+      token: async () => (await opening).token(),
+      store,
+      device: deviceName(),
+      wait: false,
+      cursors: async () => (await opening).cursors(),
+    });
+    try {
+      const cache = new Cache(store);
+      await moveEarlier(username, live, cache);
+      const client = new Client(session, live, cache, await cache.load(live.log, username));
+      opened(client);
+      return client;
+    } catch (error) {
+      await live.close();
+      throw error;
+    }
   }
 
-  private constructor(session: Session, database: Database, rooms: readonly RoomState[]) {
+  private constructor(session: Session, live: LiveClient, cache: Cache, rooms: ReadonlyMap<string, RoomState>) {
     this.session = session;
-    this.database = database;
-    const held = new Map(rooms.map((room) => [room.room.room_id, room]));
-    this.roomWriter = new RoomWriter(database, held);
-    this.confirmed = held;
+    this.live = live;
+    this.cache = cache;
     this.view = createStore<View>(() => ({
-      state: { ...initial(session.username), rooms: held },
-      status: { is: "connecting" },
-      loaded: rooms.length > 0,
+      state: { ...initial(session.username), rooms },
+      status: live.status,
+      loaded: rooms.size > 0,
       unsent: [],
       blocked: null,
     }));
-    this.connection = new Connection({
-      prepare: () => this.prepare(),
-      auth: () => ({ token: this.session.token, device: deviceName(), cursors: this.cursors() }),
-      event: (event) => this.event(event),
-      status: (status) => {
-        if (status.is === "offline") {
-          this.snapshotIsNew = false;
-          this.take({ type: "disconnected" });
-        }
-        this.view.setState({ status });
-      },
-    });
-    this.tabs = new BroadcastChannel(`tidings ${session.username}`);
-    this.tabs.onmessage = () => void this.outbox.load();
-    this.outbox = new Outbox({
-      store: database.outbox,
-      send: (request) => this.speak("message", request),
-      has: (message) => message.seq <= (this.room(message.room_id)?.cursor ?? Number.POSITIVE_INFINITY),
-      keep: () => this.keep(),
-      ready: () => this.connection.isReady,
-      changed: (unsent) => this.view.setState({ unsent }),
-      alone: (work) =>
-        "locks" in navigator ? navigator.locks.request(`tidings outbox ${session.username}`, work) : work(),
-      tell: () => this.tabs.postMessage("outbox"),
-      later: (work, after) => this.later(work, after),
-    });
     this.load = new Loading({
       ask: (action, request) => this.ask(action, request),
       state: () => this.state,
@@ -138,12 +151,18 @@ export class Client {
     });
     this.reading = new Reading({
       ask: (room_id, seq) => this.ask("read", { room_id, seq }),
-      ready: () => this.connection.isReady,
+      ready: () => this.isOnline,
       later: (work, after) => this.later(work, after),
     });
+    live.on("*", (data, name) => {
+      const event = eventOf(name, data);
+      if (event !== null) this.event(event);
+    });
+    live.onStatus((status) => this.changeStatus(status));
+    live.onUnsent(() => this.changeUnsent());
+    this.changeUnsent();
     document.addEventListener("visibilitychange", this.hidden);
     window.addEventListener("pagehide", this.hidden);
-    this.planRefresh();
   }
 
   get me(): string {
@@ -158,7 +177,11 @@ export class Client {
     return this.state.rooms.get(room_id);
   }
 
-  /** Stop. The database stays. */
+  private get isOnline(): boolean {
+    return this.live.status.is === "online";
+  }
+
+  /** Stop. What is stored stays. */
   async stop(): Promise<void> {
     if (this.stopped) return;
     this.flush();
@@ -166,11 +189,8 @@ export class Client {
     document.removeEventListener("visibilitychange", this.hidden);
     window.removeEventListener("pagehide", this.hidden);
     for (const timer of this.timers) clearTimeout(timer);
-    this.connection.stop();
-    this.outbox.stop();
-    await this.roomWriter.write(this.state.rooms);
-    this.tabs.close();
-    this.database.close();
+    await this.cache.write(this.state.rooms);
+    await this.live.close();
   }
 
   /** Revoke the session and delete the user's data on this device. */
@@ -179,10 +199,10 @@ export class Client {
     saveSession(null);
     keepLastRoom(null);
     await this.stop();
-    await Database.forget(this.me);
+    await IndexedDbStore.delete(storeOf(this.me));
   }
 
-  /** The server's data about the user, as JSON lines. Raises `Refused`. */
+  /** The server's data about the user, as JSON lines. Raises a `TidingsError`. */
   export(): Promise<Blob> {
     return exported(this.session.token);
   }
@@ -201,16 +221,18 @@ export class Client {
     return () => this.listeners.delete(heard);
   }
 
-  /** Request an action on the live connection. Events sent before the answer are applied by then. Raises `Refused`. */
-  async ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]> {
-    const data = await this.connection.ask(action, request);
+  /** Request an action, if there is a connection. Events sent before the answer are applied by then. Raises a `TidingsError`. */
+  async ask<A extends ActionName>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]> {
+    if (!this.isOnline) throw noAnswer("There is no connection to the server.");
+    const data = await this.live.ask(action, request);
     this.flush();
     return data;
   }
 
-  /** Try to connect now. */
+  /** Try to connect now. After the server has ended the connection for good, that takes a new page. */
   reconnect(): void {
-    this.connection.connect();
+    if (this.live.status.is === "closed") window.location.reload();
+    else this.live.reconnect();
   }
 
   // Messages
@@ -219,31 +241,63 @@ export class Client {
   async send(room_id: string, content: string, reply_to: string | null = null): Promise<void> {
     // The server throttles typing notices. Without this stop, it would drop the next one if the user types on.
     this.typing(room_id, false);
-    await this.outbox.send(room_id, content, reply_to);
+    await this.live.room({ room_id }).enqueue(content, reply_to === null ? {} : { reply_to });
   }
 
-  /** Request what a muted member may not do. Only the answer tells whether the user is muted: there is no event. */
-  private async speak<A extends "message" | "typing">(
-    action: A,
-    request: Actions[A]["request"] & { room_id: string },
-  ): Promise<Actions[A]["response"]> {
-    try {
-      const answer = await this.connection.ask(action, request);
-      this.take({ type: "muted", room_id: request.room_id, until: null });
-      return answer;
-    } catch (error) {
-      const until = error instanceof Refused ? error.details.muted_until : null;
-      if (typeof until === "string") this.take({ type: "muted", room_id: request.room_id, until });
-      throw error;
-    }
+  async retryUnsent(client_id: string): Promise<void> {
+    await this.unsentOf(client_id)?.retry();
   }
 
-  retryUnsent(client_id: string): Promise<void> {
-    return this.outbox.retry(client_id);
+  async discardUnsent(client_id: string): Promise<void> {
+    await this.unsentOf(client_id)?.withdraw();
   }
 
-  discardUnsent(client_id: string): Promise<void> {
-    return this.outbox.discard(client_id);
+  private unsentOf(client_id: string): Waiting | undefined {
+    return this.unsent.find((one) => one.client_id === client_id);
+  }
+
+  private changeUnsent(): void {
+    const { unsent } = this.live;
+    const still = new Set(unsent.map(({ client_id }) => client_id));
+    for (const gone of this.unsent) if (!still.has(gone.client_id)) this.hold(gone);
+    this.unsent = unsent;
+    for (const { room, error } of unsent) this.mute(roomOf(room), error?.details);
+    this.showUnsent();
+  }
+
+  /** Show a message that the server has as unsent until its event arrives, so that it never disappears in between. */
+  private hold(waiting: Waiting): void {
+    const { client_id } = waiting;
+    this.acknowledged.set(client_id, this.viewOf(waiting));
+    waiting.sent().then(
+      ({ room_id, seq }) => {
+        if (seq <= (this.room(room_id)?.cursor ?? Number.POSITIVE_INFINITY)) this.arrived(client_id);
+      },
+      () => this.arrived(client_id),
+    );
+  }
+
+  private arrived(client_id: string): void {
+    if (this.acknowledged.delete(client_id)) this.showUnsent();
+  }
+
+  private showUnsent(): void {
+    const waiting = this.unsent.map((one) => this.viewOf(one));
+    this.view.setState({ unsent: [...this.acknowledged.values(), ...waiting] });
+  }
+
+  private viewOf(waiting: Waiting): Unsent {
+    const known = this.shown.get(waiting);
+    if (known !== undefined) return known;
+    const { client_id, room, content, reply_to, created_at, error } = waiting;
+    const made = { client_id, room_id: roomOf(room), content, reply_to, created_at, refused: error?.message ?? null };
+    this.shown.set(waiting, made);
+    return made;
+  }
+
+  /** Only a refusal tells that the user is muted: there is no event. */
+  private mute(room_id: string, details: Readonly<Record<string, unknown>> = {}): void {
+    if (typeof details.muted_until === "string") this.take({ type: "muted", room_id, until: details.muted_until });
   }
 
   /** Send a typing notice, at most every few seconds. */
@@ -253,16 +307,20 @@ export class Client {
     if (typing ? last !== undefined && now - last < TYPING_EVERY : last === undefined) return;
     if (typing) this.typedAt.set(room_id, now);
     else this.typedAt.delete(room_id);
-    if (this.connection.isReady) void this.speak("typing", { room_id, typing }).catch(() => undefined);
+    if (!this.isOnline) return;
+    this.ask("typing", { room_id, typing }).then(
+      () => this.take({ type: "muted", room_id, until: null }),
+      (error) => this.mute(room_id, error instanceof TidingsError ? error.details : {}),
+    );
   }
 
   async draft(room_id: string): Promise<string> {
-    return this.drafts.get(room_id) ?? (await this.database.draft(room_id));
+    return this.drafts.get(room_id) ?? (await this.cache.draft(room_id));
   }
 
   keepDraft(room_id: string, text: string): void {
     this.drafts.set(room_id, text);
-    if (!this.stopped) void this.database.keepDraft(room_id, text);
+    if (!this.stopped) void this.cache.keepDraft(room_id, text);
   }
 
   /** The user looks at the end of this room, so arriving messages are read; null: at no room. */
@@ -298,12 +356,29 @@ export class Client {
 
   // Receiving
 
-  /** A device without data loads a snapshot first: its cursors say where the events start. */
-  private async prepare(): Promise<void> {
-    if (this.view.getState().loaded) return;
-    await this.loadRooms();
-    this.snapshotIsNew = true;
-    this.view.setState({ loaded: true });
+  private changeStatus(status: Status): void {
+    if (status.is === "offline" || status.is === "closed") {
+      this.snapshotIsNew = false;
+      this.take({ type: "disconnected" });
+    }
+    if (status.is === "offline" && status.why === "shutdown") this.restartsSince = performance.now();
+    const restarts = performance.now() - this.restartsSince < RESTARTS_WITHIN;
+    const known = restarts && status.is === "offline" && status.why === "unreachable";
+    this.view.setState({ status: known ? { ...status, why: "shutdown" } : status });
+    if (status.is === "online") this.reading.tell();
+  }
+
+  /** Where the rooms begin that the library does not know. A device without data loads a snapshot first. */
+  private async cursors(): Promise<Record<string, number>> {
+    if (!this.view.getState().loaded) {
+      await this.loadRooms();
+      this.snapshotIsNew = true;
+      this.view.setState({ loaded: true });
+    }
+    this.flush();
+    const cursors: Record<string, number> = {};
+    for (const [room_id, { cursor }] of this.state.rooms) cursors[room_id] = cursor;
+    return cursors;
   }
 
   /** Load the snapshot of the rooms, again if the user lost a room while it was loading. */
@@ -324,21 +399,14 @@ export class Client {
       } while (after !== null);
       this.take({ type: "rooms", epoch, rooms });
       this.flush();
-    } while (epoch !== this.state.epoch && this.connection.isReady); // the next connection asks anyway
-  }
-
-  private cursors(): Record<string, number> {
-    this.flush();
-    const cursors: Record<string, number> = {};
-    for (const [room_id, { cursor }] of this.state.rooms) cursors[room_id] = cursor;
-    return cursors;
+    } while (epoch !== this.state.epoch && this.isOnline); // the next connection asks anyway
   }
 
   private event(event: ServerEvent): void {
     this.take(event);
     if (event.type !== "ready") return;
     this.flush();
-    this.roomWriter.overwrite(event.data.reset);
+    this.cache.overwrite(event.data.reset);
     // A snapshot that was just loaded lacks only the presence of the other users in conversations.
     const lacking = this.snapshotIsNew && event.data.reset.length === 0 ? "direct" : undefined;
     this.snapshotIsNew = false;
@@ -347,14 +415,12 @@ export class Client {
 
   /** After the replay, reload what has no seq, of all rooms or of one kind, and send the outbox. */
   private async caughtUp(kind?: RoomKind): Promise<void> {
-    this.outbox.wake();
-    this.reading.tell();
     for (const [room_id] of this.state.rooms) if (room_id !== this.watched) this.take({ type: "tail_only", room_id });
     try {
       await this.loadRooms(kind);
       await this.prefetch();
     } catch (error) {
-      if (!(error instanceof Refused)) throw error; // the next connection asks again
+      if (!(error instanceof TidingsError)) throw error; // the next connection asks again
     }
   }
 
@@ -386,7 +452,6 @@ export class Client {
     const state = this.reading.seen(applied(before, changes));
     if (state === before) return;
     this.show(state);
-    this.deliveredTimer ??= this.later(() => this.confirm(), DELIVERED_AFTER);
     this.heard(before, changes);
   }
 
@@ -411,12 +476,14 @@ export class Client {
       if (message.seq <= (before.rooms.get(message.room_id)?.cursor ?? Number.POSITIVE_INFINITY)) continue;
       if (message.state === "streaming") streaming.add(message.id);
       else if (message.sender !== this.me) others.push(message);
-      if (message.sender === this.me && message.client_id !== null) void this.outbox.arrived(message.client_id);
+      if (message.sender !== this.me || message.client_id === null) continue;
+      this.arrived(message.client_id);
+      this.take({ type: "muted", room_id: message.room_id, until: null });
     }
     if (others.length > 0) for (const listener of this.listeners) listener(others);
   }
 
-  // Storing, and informing other tabs
+  // Storing
 
   private readonly hidden = (): void => {
     if (!document.hidden) return;
@@ -429,37 +496,16 @@ export class Client {
     for (const [room_id, room] of this.state.rooms)
       if (room_id !== this.watched && tailOf(room.segments).messages.length > 2 * KEPT)
         this.take({ type: "tail_only", room_id });
-    return this.roomWriter.write(this.state.rooms);
+    return this.cache.write(this.state.rooms);
   }
 
-  private confirm(): void {
-    this.deliveredTimer = null;
-    if (!this.connection.isReady) return;
-    const cursors: Record<string, number> = {};
-    for (const [room_id, { cursor }] of this.state.rooms)
-      if (cursor > (this.confirmed.get(room_id)?.cursor ?? 0)) cursors[room_id] = cursor;
-    this.confirmed = this.state.rooms;
-    if (Object.keys(cursors).length > 0) void this.ask("delivered", { cursors }).catch(() => undefined);
-  }
-
-  // The token
-
-  private planRefresh(): void {
-    const left = new Date(this.session.expires_at).getTime() - Date.now();
-    // Half of a short lifetime. The bound is the longest delay that a timer accepts.
-    this.later(() => void this.refresh(), Math.min(Math.max(left - REFRESH_BEFORE, left / 2, 1000), 2 ** 31 - 1));
-  }
-
-  private async refresh(): Promise<void> {
-    try {
+  /** The token; a new one, if it ends soon. */
+  private async token(): Promise<string> {
+    if (Date.parse(this.session.expires_at) - Date.now() < REFRESH_BEFORE) {
       this.session = await refreshed(this.session);
       saveSession(this.session);
-      if (this.connection.isReady) await this.ask("authenticate", { token: this.session.token });
-      this.planRefresh();
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      if (error.retryable) this.later(() => void this.refresh(), REFRESH_AGAIN);
     }
+    return this.session.token;
   }
 
   private later(work: () => void, after: number): ReturnType<typeof setTimeout> {
@@ -470,6 +516,11 @@ export class Client {
     this.timers.add(timer);
     return timer;
   }
+}
+
+/** The page names rooms by their ids. */
+function roomOf(room: Waiting["room"]): string {
+  return "room_id" in room ? room.room_id : "";
 }
 
 function spokenAt({ room }: RoomState): string {

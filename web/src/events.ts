@@ -11,19 +11,18 @@ export interface Entry {
   readonly seq: number;
 }
 
-export function isEntry(data: unknown): data is Entry {
-  return (
-    typeof data === "object" &&
-    data !== null &&
-    "room_id" in data &&
-    typeof data.room_id === "string" &&
-    "seq" in data &&
-    typeof data.seq === "number"
-  );
+/** An event by its name; null: one that is not shown and moves no cursor. */
+export function eventOf(name: string, data: unknown): ServerEvent | null {
+  if (Object.hasOwn(EVENTS, name)) return { type: name, data } as ServerEvent;
+  // Of an application, or of a newer server: it still moves the cursor.
+  const { room_id, seq } = (data ?? {}) as Partial<Entry>;
+  return typeof room_id === "string" && typeof seq === "number"
+    ? { type: "other_entry", data: { room_id, seq } }
+    : null;
 }
 
 /** Every event. The compiler asks for those that are missing. */
-export const EVENTS: { readonly [K in keyof Events]: true } = {
+const EVENTS: { readonly [K in keyof Events]: true } = {
   ready: true,
   message: true,
   message_edited: true,

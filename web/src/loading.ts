@@ -1,12 +1,12 @@
 /** Loads what a view needs: pages of a room's log, its members, and their receipts. */
-import type { LiveAction } from "./connection.ts";
+import type { ActionName } from "@tidings/client";
 import type { Actions, Member, Room } from "./contract.gen.ts";
 import type { Change, State } from "./store.ts";
 import { segmentAt } from "./timeline.ts";
 
 export interface LoadingOptions {
-  /** Request an action. Raises `Refused`. */
-  ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]>;
+  /** Request an action. Raises a `TidingsError`. */
+  ask<A extends ActionName>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]>;
   state(): State;
   /** Apply a change, after the queued ones. */
   take(change: Change): void;
@@ -16,7 +16,7 @@ const PAGE = 100;
 const MEMBERS_PAGE = 500;
 const TOPICS_PAGE = 500;
 
-/** Every method but those of topics applies the answer to the state, and raises `Refused`. Concurrent equal requests share one answer. */
+/** Every method but those of topics applies the answer to the state, and raises a `TidingsError`. Concurrent equal requests share one answer. */
 export class Loading {
   private readonly options: LoadingOptions;
   private readonly asked = new Map<string, Promise<void>>();

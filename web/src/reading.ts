@@ -2,11 +2,11 @@
  * Read markers. While the user looks at the end of a room, messages are read as they arrive. The state changes
  * immediately, the server gets a marker now and then, and again after a reconnect if it did not get the last one.
  */
-import { Refused } from "./session.ts";
+import { TidingsError } from "@tidings/client";
 import { applied, type Change, type State } from "./store.ts";
 
 export interface ReadingOptions {
-  /** Request an action. Raises `Refused`. */
+  /** Request an action. Raises a `TidingsError`. */
   ask(room_id: string, seq: number): Promise<unknown>;
   /** Whether there is a connection. */
   ready(): boolean;
@@ -77,7 +77,7 @@ export class Reading {
       try {
         await this.options.ask(room_id, seq);
       } catch (error) {
-        if (!(error instanceof Refused)) throw error;
+        if (!(error instanceof TidingsError)) throw error;
         if (error.retryable) {
           failed = true;
           continue;

@@ -1,12 +1,6 @@
 /** The signed-in session, and requests over HTTP, which need no live connection. */
-import type {
-  Account,
-  ActionError,
-  Credentials,
-  ErrorCode,
-  NewRegistrationLink,
-  Registration,
-} from "./contract.gen.ts";
+import { TidingsError } from "@tidings/client";
+import type { Account, ActionError, Credentials, NewRegistrationLink, Registration } from "./contract.gen.ts";
 
 export interface Session {
   readonly username: string;
@@ -15,30 +9,9 @@ export interface Session {
   readonly expires_at: string;
 }
 
-/** An error answer of the contract; or no answer (`code` is null). */
-export class Refused extends Error {
-  readonly code: ErrorCode | null;
-  readonly details: Record<string, unknown>;
-  readonly retryable: boolean;
-
-  constructor(error: Omit<ActionError, "code"> & { code: ErrorCode | null }) {
-    super(error.message);
-    this.name = "Refused";
-    this.code = error.code;
-    this.details = error.details;
-    this.retryable = error.retryable;
-  }
-
-  /** ms to wait before a retry, if the server gave that. */
-  get retryAfter(): number | null {
-    const seconds = this.details.retry_after;
-    return typeof seconds === "number" ? seconds * 1000 : null;
-  }
-}
-
 /** No answer came: the action may have taken effect. */
-export function noAnswer(message: string): Refused {
-  return new Refused({ code: null, message, details: {}, retryable: true });
+export function noAnswer(message: string): TidingsError {
+  return new TidingsError({ code: "offline", message, retryable: true });
 }
 
 // Only scripts of this origin can read it, and by its CSP the page runs no script but its own.
@@ -102,7 +75,7 @@ export async function createAccount(
   );
 }
 
-/** Who may create an account. Raises `Refused`. */
+/** Who may create an account. Raises a `TidingsError`. */
 export async function registration(): Promise<Registration["registration"]> {
   return ((await request("api/registration", {})) as Registration).registration;
 }
@@ -113,7 +86,7 @@ export async function mayInviteNewcomers(token: string): Promise<boolean> {
   return ((await get("api/me", token)) as Account).admin;
 }
 
-/** Make a link with which one newcomer may register within a week; its code. Raises `Refused`. */
+/** Make a link with which one newcomer may register within a week; its code. Raises a `TidingsError`. */
 export async function newRegistrationLink(token: string): Promise<string> {
   return (await post<NewRegistrationLink>("api/admin/registration-links", {}, token)).code;
 }
@@ -132,12 +105,12 @@ async function post<T>(path: string, body: object, token?: string): Promise<T> {
   return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })) as T;
 }
 
-/** Send a GET request. Raises `Refused`. */
+/** Send a GET request. Raises a `TidingsError`. */
 export async function get(path: string, token: string): Promise<unknown> {
   return request(path, { headers: { authorization: `Bearer ${token}` } });
 }
 
-/** The server's data about the user, as JSON lines, without a timeout. Raises `Refused`, also if it is incomplete. */
+/** The server's data about the user, as JSON lines, without a timeout. Raises a `TidingsError`, also if it is incomplete. */
 export async function exported(token: string): Promise<Blob> {
   const answer = await sent("api/me/export", { headers: { authorization: `Bearer ${token}` } });
   const lines = await answer.blob().catch(() => null);
@@ -160,8 +133,8 @@ async function sent(path: string, options: RequestInit): Promise<Response> {
   }
   if (answer.ok) return answer;
   const problem = ((await answer.json().catch(() => null)) ?? {}) as Partial<ActionError> & { detail?: string };
-  throw new Refused({
-    code: problem.code ?? null,
+  throw new TidingsError({
+    code: problem.code ?? "offline",
     message: problem.detail ?? `The server answered ${answer.status}.`,
     details: problem.details ?? {},
     retryable: problem.retryable ?? answer.status >= 500,

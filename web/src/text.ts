@@ -1,6 +1,7 @@
 /** Names, times and errors as text for people. */
+
+import { TidingsError } from "@tidings/client";
 import type { Member, Message, Room, Snippet } from "./contract.gen.ts";
-import { Refused } from "./session.ts";
 
 /** How many members are named if a group has no title. */
 const NAMED = 3;
@@ -170,13 +171,13 @@ function problemOf([field, why]: [string, string]): string {
 
 /** The field of the payload that an error is about; null: none. */
 export function fieldOf(error: unknown): string | null {
-  if (!(error instanceof Refused) || error.code !== "invalid") return null;
+  if (!(error instanceof TidingsError) || error.code !== "invalid") return null;
   return fieldsOf(error.details)[0]?.[0] ?? null;
 }
 
 /** An error as a sentence for the user. */
 export function reasonOf(error: unknown): string {
-  if (!(error instanceof Refused)) throw error;
+  if (!(error instanceof TidingsError)) throw error;
   const [first] = error.code === "invalid" ? fieldsOf(error.details) : [];
   const sentence = withTimes(first === undefined ? error.message : problemOf(first));
   const shown = sentence.charAt(0).toLocaleUpperCase() + sentence.slice(1);

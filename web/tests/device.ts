@@ -27,7 +27,8 @@ export class Device {
   /** Since the server was restored, until it has told. */
   restored = false;
   ready = false;
-  private readonly reset = new Set<string>();
+  /** All that has arrived, for a test that stores it. */
+  readonly arrived: ServerEvent[] = [];
   private last: ServerEvent[] = [];
   private readonly oneByOne: boolean;
 
@@ -48,22 +49,20 @@ export class Device {
   }
 
   connect(): void {
-    this.server.connect(new Map([...this.state.rooms].map(([room_id, { cursor }]) => [room_id, cursor])));
+    this.server.connect(this.cursors());
+  }
+
+  /** What is brought at a connect. */
+  protected cursors(): Map<string, number> {
+    return new Map([...this.state.rooms].map(([room_id, { cursor }]) => [room_id, cursor]));
   }
 
   /** Begin again with what was kept. */
-  reload(rooms: readonly RoomState[]): void {
+  reload(rooms: ReadonlyMap<string, RoomState>): void {
     this.disconnect();
     this.questions = [];
-    this.state = { ...initial(ME), rooms: new Map(rooms.map((held) => [held.room.room_id, held])) };
+    this.state = { ...initial(ME), rooms };
     this.connect();
-  }
-
-  /** The rooms that were reset since this was called. */
-  takeReset(): ReadonlySet<string> {
-    const reset = new Set(this.reset);
-    this.reset.clear();
-    return reset;
   }
 
   disconnect(): void {
@@ -80,8 +79,8 @@ export class Device {
     if (events.length === 0) return;
     this.take(events);
     this.last = events;
+    this.arrived.push(...events);
     for (const event of events) {
-      if (event.type === "ready") for (const room_id of event.data.reset) this.reset.add(room_id);
       this.server.received(event);
     }
     if (!events.some(({ type }) => type === "ready")) return;

@@ -1,6 +1,7 @@
+import { TidingsError } from "@tidings/client";
 import { expect, test } from "vitest";
 import { Reading } from "../src/reading.ts";
-import { noAnswer, Refused } from "../src/session.ts";
+import { noAnswer } from "../src/session.ts";
 import { applied, begun, initial, type State } from "../src/store.ts";
 import { message, room } from "./make.ts";
 
@@ -86,7 +87,7 @@ test("an unsent read marker is sent with the next connection", async () => {
 });
 
 test("a finally refused read marker is not sent again", async () => {
-  const no = new Refused({ code: "not_found", message: "no such room", details: {}, retryable: false });
+  const no = new TidingsError({ code: "not_found", message: "no such room" });
   const { reading, asked, pass } = reader(() => Promise.reject(no));
   reading.look("r");
   reading.seen(withMessages(EMPTY, 1));

@@ -18,7 +18,11 @@ export interface ClientOptions {
   readonly token: Token;
   readonly store: Store;
   readonly device: string;
+  readonly cursors?: Cursors | undefined;
 }
+
+/** By room_id, the seq up to which an application has a room that it loaded by itself. */
+export type Cursors = () => Readonly<Record<string, number>> | Promise<Readonly<Record<string, number>>>;
 
 type Handler = (data: never, name: string) => void;
 
@@ -27,6 +31,8 @@ const DELIVERED_AFTER = 500;
 const FIRST_WAIT = 250;
 const LONGEST_WAIT = 10_000;
 const USERNAME = "u";
+/** In the queue of events, the place of an answer: what is before it arrived earlier. */
+const ANSWER = "";
 /** Events after which the log is another one: what follows is stored only when they are processed. */
 const CHANGES_OF_LOGS = new Set(["ready", "room_removed"]);
 
@@ -68,7 +74,7 @@ export class Client<MyEvents = {}> {
     return client;
   }
 
-  private constructor({ url, token, store, device }: ClientOptions) {
+  private constructor({ url, token, store, device, cursors }: ClientOptions) {
     this.device = device;
     this.store = store;
     this.log = new Log(store);
@@ -77,6 +83,7 @@ export class Client<MyEvents = {}> {
       token,
       auth: async () => {
         await this.pumping; // so that the cursors count all that arrived
+        if (cursors !== undefined) await this.log.begin(await cursors());
         return { device, cursors: Object.fromEntries(this.log.cursors) };
       },
       recorded: async () => {
@@ -163,10 +170,13 @@ export class Client<MyEvents = {}> {
     return (await this.roomInfos()).map((info) => new Room(this, info, info));
   }
 
-  /** Request an action, waiting for a connection for up to 20 seconds. Rejects with a `TidingsError`. */
+  /**
+   * Request an action, waiting for a connection for up to 20 seconds. Rejects with a `TidingsError`. All events that
+   * arrived before the answer have been handed over when it resolves.
+   */
   async ask<A extends ActionName>(action: A, request: Request<A>): Promise<Response<A>> {
     await this.connection.online(ONLINE_WITHIN);
-    return this.connection.ask(action, request);
+    return this.inOrder(this.connection.ask(action, request));
   }
 
   /** Request an action until it is answered, or refused for good. For what may be repeated only. */
@@ -174,7 +184,7 @@ export class Client<MyEvents = {}> {
     for (let wait = FIRST_WAIT; ; wait = Math.min(LONGEST_WAIT, wait * 2)) {
       await this.connection.online();
       try {
-        return await this.connection.ask(action, request);
+        return await this.inOrder(this.connection.ask(action, request));
       } catch (error) {
         if (!isTemporary(error)) throw error;
         const seconds = error.retryAfter;
@@ -269,6 +279,13 @@ export class Client<MyEvents = {}> {
 
   // Events
 
+  /** An answer, once the events that arrived before it have been handed over. */
+  private async inOrder<T>(answer: Promise<T>): Promise<T> {
+    const data = await answer;
+    await new Promise<void>((resolve) => this.arrived(ANSWER, resolve));
+    return data;
+  }
+
   private arrived(name: string, data: unknown): void {
     this.queue.push([name, data]);
     this.pumping ??= this.pump();
@@ -276,22 +293,26 @@ export class Client<MyEvents = {}> {
 
   /** Store what has arrived, then hand it over, in order. */
   private async pump(): Promise<void> {
+    let arrived: typeof this.queue = [];
     await null;
     try {
       while (this.queue.length > 0 && !this.isClosed) {
         const last = this.queue.findIndex(([name]) => CHANGES_OF_LOGS.has(name));
-        const arrived = this.queue.splice(0, last === -1 ? this.queue.length : last + 1);
+        arrived = this.queue.splice(0, last === -1 ? this.queue.length : last + 1);
         const entries = arrived.flatMap(([name, data]) => (isEntry(data) ? [[name, data] as const] : []));
-        if (!this.connection.isOnline) this.replay ??= this.beginReplay();
+        if (!this.connection.isOnline && arrived.some(([name]) => name !== ANSWER))
+          this.replay ??= this.beginReplay();
         const fresh = await this.log.receive(entries);
         for (const [name, data] of arrived) if (!isEntry(data) || fresh.has(data)) await this.handOver(name, data);
         if (this.queue.length === 0 && !this.isClosed) await this.log.trim();
       }
+      arrived = [];
     } catch (error) {
       // What was not stored is not beyond the cursor: the next connection brings it again.
-      this.queue = [];
       this.connection.restart(new TidingsError({ ...storeFailed(error), message: String(error), retryable: true }));
     }
+    // Left are events that the next connection brings again, and answers, which do not come again.
+    for (const [name, data] of [...arrived, ...this.queue.splice(0)]) if (name === ANSWER) (data as () => void)();
     this.pumping = null; // in the same turn as the last look at the queue
   }
 
@@ -305,6 +326,7 @@ export class Client<MyEvents = {}> {
   }
 
   private async handOver(name: string, data: unknown): Promise<void> {
+    if (name === ANSWER) return (data as () => void)();
     if (name === "ready") await this.ready(data as Ready);
     if (name === "room_removed") await this.log.leave((data as { room_id: string }).room_id);
     if (name === "message_append") await this.append(data as MessageAppend);
@@ -413,6 +435,12 @@ export interface ConnectOptions {
   readonly device?: string;
   /** Wait until there is a connection. Default: true. */
   readonly wait?: boolean;
+  /**
+   * For an application that loads its rooms by itself, such as a list with `get_rooms`: up to where it has them.
+   * Asked for at each connect. Rooms that the store does not know yet begin there, instead of where the user's
+   * furthest device is.
+   */
+  readonly cursors?: Cursors;
 }
 
 /** Open a store by its name; null: the default. */
@@ -425,11 +453,11 @@ export function connector(openStore: OpenStore) {
    */
   // biome-ignore lint/complexity/noBannedTypes: no events of an application, which is the default
   return async function connect<MyEvents = {}>(url: string, options: ConnectOptions): Promise<Client<MyEvents>> {
-    const { token, store = null, device = "default", wait = true } = options;
+    const { token, store = null, device = "default", wait = true, cursors } = options;
     const opened = typeof store === "string" || store === null ? await openStore(store) : store;
     let client: Client<MyEvents> | undefined;
     try {
-      client = await Client.open<MyEvents>({ url, token, store: opened, device });
+      client = await Client.open<MyEvents>({ url, token, store: opened, device, cursors });
       if (wait) await client.connection.online();
       return client;
     } catch (error) {

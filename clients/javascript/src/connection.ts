@@ -7,7 +7,10 @@ import type { ActionError, Answer, CloseReason, Closing, ConnectAuth } from "./c
 import { fromServer, isClosed, noAnswer, TidingsError } from "./errors.ts";
 import type { ActionName, Request, Response } from "./types.ts";
 
-/** A token, or a function that gets a fresh one. */
+/**
+ * A token, or a function that gets a fresh one. If it rejects with a `TidingsError` that is not retryable, the client
+ * closes; after any other error it tries again.
+ */
 export type Token = string | (() => string | Promise<string>);
 
 export type Status =
@@ -159,7 +162,10 @@ export class Connection {
       this.auth = { token, ...(await this.options.auth()) };
     } catch (error) {
       // Getting a token may fail as a connection may: without network, too.
-      if (this.attempting) this.failed(error instanceof TidingsError ? error : noAnswer(`No token: ${error}`));
+      if (!this.attempting) return;
+      const why = error instanceof TidingsError ? error : noAnswer(`No token: ${error}`);
+      if (why.retryable || why.code === "rate_limited") this.failed(why);
+      else this.close("refused", why);
       return;
     }
     if (!this.attempting) return;

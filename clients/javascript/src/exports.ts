@@ -1,7 +1,8 @@
-export { Client, type ClientOptions, type ConnectOptions } from "./client.ts";
+export { Client, type ClientOptions, type ConnectOptions, type Cursors } from "./client.ts";
 export type { Status, Token } from "./connection.ts";
 export { type ClientErrorCode, TidingsError } from "./errors.ts";
-export type { RoomRef, Unsent } from "./outbox.ts";
+export type { Log } from "./log.ts";
+export type { Refusal, RoomRef, Unsent } from "./outbox.ts";
 export type { Presence } from "./presence.ts";
 export { type ConsumeOptions, Room, type SendOptions } from "./room.ts";
 export { type Batch, MemoryStore, type Range, type Row, type Store } from "./store.ts";

@@ -19,10 +19,15 @@ export class IndexedDbStore implements Store {
   }
 
   static async open(name: string): Promise<IndexedDbStore> {
-    const full = `tidings ${name}`;
+    const full = databaseOf(name);
     const request = indexedDB.open(full, 1);
     request.onupgradeneeded = () => request.result.createObjectStore(ROWS);
     return new IndexedDbStore(await result(request), full);
+  }
+
+  /** Delete a store, for example when the user signs out. Close its clients first, in this tab. */
+  static async delete(name: string): Promise<void> {
+    await result(indexedDB.deleteDatabase(databaseOf(name)));
   }
 
   async commit(batches: readonly Batch[]): Promise<boolean[]> {
@@ -100,6 +105,10 @@ export class IndexedDbStore implements Store {
   private rows(): IDBObjectStore {
     return this.db.transaction(ROWS).objectStore(ROWS);
   }
+}
+
+function databaseOf(name: string): string {
+  return `tidings ${name}`;
 }
 
 function result<T>(request: IDBRequest<T>): Promise<T> {

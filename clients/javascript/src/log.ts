@@ -50,41 +50,48 @@ export class Log {
     return this.cursors.get(room_id);
   }
 
+  /** Rooms of which nothing is known begin at these cursors. */
+  async begin(cursors: Readonly<Record<string, number>>): Promise<void> {
+    const fresh = Object.entries(cursors).filter(([room_id]) => !this.cursors.has(room_id));
+    if (fresh.length === 0) return;
+    await this.store.commit(fresh.map(([room_id, seq]) => beginning(room_id, seq)));
+    for (const [room_id, seq] of fresh) {
+      this.cursors.set(room_id, seq);
+      this.floors.set(room_id, seq);
+    }
+  }
+
   /** Store entries in order, durably. Returns those that are no repeats. */
   async receive(arrived: readonly (readonly [name: string, data: Entry])[]): Promise<Set<Entry>> {
-    const batches: Batch[] = [];
     const fresh = new Set<Entry>();
+    const begins: Batch[] = [];
     const cursors = new Map<string, number>();
     const floors = new Map<string, number>();
+    const rows = new Map<string, [key: string, row: Kept][]>();
     for (const [name, data] of arrived) {
       const { room_id, seq } = data;
       const cursor = cursors.get(room_id) ?? this.cursors.get(room_id);
       if (cursor !== undefined && seq <= cursor) continue;
       if (cursor === undefined) {
         // Where the room begins, first: from now on the server may count the entry as received.
-        const begin = seq - 1;
-        batches.unshift({
-          unless: { key: `c/${room_id}`, reaches: 0 },
-          writes: [
-            [`c/${room_id}`, begin],
-            [`f/${room_id}`, begin],
-          ],
-        });
-        floors.set(room_id, begin);
+        begins.push(beginning(room_id, seq - 1));
+        floors.set(room_id, seq - 1);
       }
       fresh.add(data);
       cursors.set(room_id, seq);
-      const writes: [string, unknown][] = [[`c/${room_id}`, seq]];
       const row = rowOf(name, data);
       const floor = floors.get(room_id) ?? this.floors.get(room_id) ?? 0;
       const at = row?.data.seq ?? 0;
-      if (row !== null && at > floor) {
-        writes.push([keyOf(room_id, at), row]);
-        this.untrimmed.set(room_id, (this.untrimmed.get(room_id) ?? 0) + 1);
-      }
-      batches.push({ unless: { key: `c/${room_id}`, reaches: seq }, writes });
+      const kept = rows.get(room_id) ?? [];
+      if (row !== null && at > floor) kept.push([keyOf(room_id, at), row]);
+      rows.set(room_id, kept);
     }
-    if (batches.length > 0) await this.store.commit(batches);
+    const batches = [...cursors].map(([room_id, seq]): Batch => {
+      const kept = rows.get(room_id) ?? [];
+      this.untrimmed.set(room_id, (this.untrimmed.get(room_id) ?? 0) + kept.length);
+      return { unless: { key: `c/${room_id}`, reaches: seq }, writes: [...kept, [`c/${room_id}`, seq]] };
+    });
+    if (batches.length > 0) await this.store.commit([...begins, ...batches]);
     for (const [room_id, seq] of cursors) this.cursors.set(room_id, seq);
     for (const [room_id, seq] of floors) this.floors.set(room_id, seq);
     return fresh;
@@ -200,6 +207,18 @@ function sameUpTo(known: readonly Known[], messages: readonly Message[]): number
     same = seq;
   }
   return Number.POSITIVE_INFINITY;
+}
+
+/** Makes a room begin after a seq, unless it has begun. */
+function beginning(room_id: string, seq: number): Batch {
+  const cursor = `c/${room_id}`;
+  return {
+    unless: { key: cursor, reaches: 0 },
+    writes: [
+      [cursor, seq],
+      [`f/${room_id}`, seq],
+    ],
+  };
 }
 
 /** What an entry puts into a row; null: nothing. */

@@ -4,7 +4,7 @@
  * Keys: `o/N` a message, `t/N` whether it was tried, `n/outbox` the last N.
  */
 import { isClosed, isTemporary, storeFailed, TidingsError } from "./errors.ts";
-import { type Row, type Store, sortable } from "./store.ts";
+import { Mutexes, type Row, type Store, sortable } from "./store.ts";
 import type { Data, Message } from "./types.ts";
 
 /** A room reference of the contract. */
@@ -12,9 +12,14 @@ export type RoomRef = { readonly room_id: string } | { readonly topic_name: stri
 
 export interface Draft {
   readonly content: string;
+  /** A message with the same one is sent once. Default: a random one. */
+  readonly client_id?: string;
   readonly reply_to?: string;
   readonly data?: Data;
 }
+
+/** Why the server refused a message. */
+export type Refusal = Pick<TidingsError, "code" | "message" | "details">;
 
 interface Waiting extends Draft {
   readonly client_id: string;
@@ -22,7 +27,7 @@ interface Waiting extends Draft {
   readonly created_at: string;
   /** Whether a refusal stays until somebody decides; otherwise it goes to the caller of `send` alone. */
   readonly keeps: boolean;
-  readonly refused: { readonly code: TidingsError["code"]; readonly message: string } | null;
+  readonly refused: Refusal | null;
 }
 
 export interface OutboxOptions {
@@ -41,7 +46,7 @@ type Post =
   | {
       readonly is: "refused";
       readonly client_id: string;
-      readonly error: { code: TidingsError["code"]; message: string };
+      readonly error: Refusal;
     };
 
 /** A message in the outbox. */
@@ -54,7 +59,7 @@ export class Unsent {
   readonly data: Data | null;
   /** `waiting`: not tried. `sending`: tried, the server may have it. `refused`: see `error`. */
   readonly state: "waiting" | "sending" | "refused";
-  readonly error: Waiting["refused"];
+  readonly error: Refusal | null;
   private readonly outbox: Outbox;
   private readonly outcome: Promise<Message>;
 
@@ -116,6 +121,7 @@ export class Outbox {
   private wait = FIRST_WAIT;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private changes = 0;
+  private readonly adding = new Mutexes();
 
   constructor(options: OutboxOptions) {
     this.options = options;
@@ -142,18 +148,22 @@ export class Outbox {
     this.show();
   }
 
-  /** Store a message, durably. It is sent as soon as there is a connection. */
-  async add(room: RoomRef, draft: Draft, keeps: boolean): Promise<Unsent> {
+  /** Store a message, durably, after those that were added before. It is sent as soon as there is a connection. */
+  add(room: RoomRef, draft: Draft, keeps: boolean): Promise<Unsent> {
+    return this.adding.run("add", () => this.addNext(room, draft, keeps));
+  }
+
+  private async addNext(room: RoomRef, draft: Draft, keeps: boolean): Promise<Unsent> {
     const { store } = this.options;
     if (this.isClosed) throw isClosed();
-    const client_id = randomId();
+    const { client_id = randomId() } = draft;
     const waiting: Waiting = {
-      client_id,
       room,
       created_at: new Date().toISOString(),
       keeps,
       refused: null,
       ...draft,
+      client_id,
     };
     let key: string;
     try {
@@ -284,7 +294,7 @@ export class Outbox {
       this.tell({ is: "sent", client_id, message });
     } catch (error) {
       if (!(error instanceof TidingsError)) throw error;
-      const refused = { code: error.code, message: error.message };
+      const refused: Refusal = { code: error.code, message: error.message, details: error.details };
       if (isTemporary(error)) {
         if (!this.isClosed) this.rest(error.retryAfter);
         return false;
@@ -309,7 +319,7 @@ export class Outbox {
     return rows.find(([, value]) => (value as Waiting).client_id === client_id)?.[0] ?? null;
   }
 
-  private expect(client_id: string, refused: Waiting["refused"]): Promise<Message> {
+  private expect(client_id: string, refused: Refusal | null): Promise<Message> {
     if (refused !== null) {
       const rejected = Promise.reject(new TidingsError(refused));
       rejected.catch(() => undefined);

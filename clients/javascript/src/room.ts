@@ -9,6 +9,8 @@ import { Timeline } from "./timeline.ts";
 import type { Data, EventMap, JsonValue, Member, Message, Published, Response } from "./types.ts";
 
 export interface SendOptions {
+  /** A message with the same one is sent once. Default: a random one. */
+  readonly client_id?: string;
   /** The `id` of the message that this one answers */
   readonly reply_to?: string;
   readonly data?: Data;
@@ -159,7 +161,7 @@ export class Room<MyEvents = {}> {
   /** Open a message that is written while it is read: `const stream = await room.stream()`, then `write`, `finish`. */
   stream(options: Partial<Draft> = {}): Promise<MessageStream> {
     const { client } = this;
-    const request = { ...this.ref, content: "", ...options, stream: true, client_id: randomId() };
+    const request = { client_id: randomId(), ...this.ref, content: "", ...options, stream: true };
     return MessageStream.open({
       open: () => client.insist("message", request),
       ask: (action, payload) => client.connection.ask(action, payload),

@@ -1,6 +1,7 @@
 /**
  * Where a client keeps its data: a map from strings to JSON values, sorted by key, with atomic and durable commits.
  * Everything else (cursors, rows, outbox) is built on it, so another kind of storage needs only these methods.
+ * Keys that begin with `app/` are left to the application.
  */
 
 /** Writes that are applied all or none. `undefined` deletes the key. */

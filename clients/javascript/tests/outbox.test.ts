@@ -1,14 +1,18 @@
+import "fake-indexeddb/auto";
 import { setImmediate } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { noAnswer, TidingsError } from "../src/errors.ts";
-import { Outbox, type OutboxOptions } from "../src/outbox.ts";
+import { IndexedDbStore } from "../src/indexedDb.ts";
+import { Outbox, type OutboxOptions, type Unsent } from "../src/outbox.ts";
 import { MemoryStore, type Store } from "../src/store.ts";
 import type { Message } from "../src/types.ts";
 
 const ROOM = { room_id: "r" };
 
-function outbox(store: Store, send: (request: { content: string; client_id: string }) => Promise<void>): Outbox {
-  const options: OutboxOptions = {
+type Send = (request: { content: string; client_id: string }) => Promise<void>;
+
+function options(store: Store, send: Send): OutboxOptions {
+  return {
     store,
     isOnline: () => true,
     changed: () => undefined,
@@ -18,7 +22,10 @@ function outbox(store: Store, send: (request: { content: string; client_id: stri
       return { ...request, seq: 1 } as unknown as Message;
     },
   };
-  return new Outbox(options);
+}
+
+function outbox(store: Store, send: Send): Outbox {
+  return new Outbox(options(store, send));
 }
 
 test("two outboxes on one store send one message at a time, each once, in order", async () => {
@@ -40,6 +47,22 @@ test("two outboxes on one store send one message at a time, each once, in order"
   await two.close();
   expect(sent).toEqual(numbers);
   expect(await store.range("o/")).toEqual([]);
+});
+
+test("messages that are added before earlier ones are stored keep their order", async () => {
+  const store = await IndexedDbStore.open("at once");
+  const box = new Outbox({ ...options(store, async () => undefined), isOnline: () => false });
+  const numbers = Array.from({ length: 30 }, (_, at) => String(at));
+  const adding: Promise<Unsent>[] = [];
+  for (const content of numbers) {
+    adding.push(box.add(ROOM, { content }, false));
+    await setImmediate();
+  }
+  await Promise.all(adding);
+  expect(box.unsent.map(({ content }) => content)).toEqual(numbers);
+  await box.load();
+  expect(box.unsent.map(({ content }) => content)).toEqual(numbers);
+  await box.close();
 });
 
 test("nothing is sent before the time that the server named, and then the same message first", async () => {

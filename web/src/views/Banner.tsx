@@ -1,5 +1,5 @@
+import type { Status } from "@tidings/client";
 import { useEffect, useState } from "react";
-import type { Status } from "../connection.ts";
 import { useClient, useView } from "../context.ts";
 import { reasonOf } from "../text.ts";
 
@@ -50,16 +50,18 @@ function textOf(status: Exclude<Status, { is: "connecting" }>): string | null {
   switch (status.is) {
     case "online":
       return null;
-    case "refused":
-      return `The server refused the connection. ${reasonOf(status.error)}`;
+    case "closed":
+      if (status.why === "closed") return null;
+      return status.why === "refused"
+        ? `The server refused the connection. ${reasonOf(status.error)}`
+        : WHY[status.why];
     case "offline":
-      return WHY[status.why];
+      return navigator.onLine ? WHY[status.why] : "You are offline.";
   }
 }
 
 const WHY: Record<Extract<Status, { is: "offline" }>["why"], string> = {
   unreachable: "The server cannot be reached. Trying again…",
-  no_network: "You are offline.",
   shutdown: "The server is restarting. Reconnecting in a moment…",
   slow_consumer: "The connection was too slow and was closed. Catching up…",
   token_expired: "Your session has expired.",

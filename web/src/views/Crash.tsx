@@ -1,5 +1,4 @@
 import { Component, type ReactNode } from "react";
-import { Database } from "../database.ts";
 import { loadSession } from "../session.ts";
 
 /** Shown instead of the page after an error in its own code. */
@@ -30,6 +29,7 @@ export class Crash extends Component<{ children: ReactNode }, { crashed: boolean
 /** Restart like a device without rooms. */
 async function anew(): Promise<void> {
   const session = loadSession();
-  if (session !== null) await Database.forgetRooms(session.username).catch(() => undefined);
+  const forget = async (username: string) => (await import("../cache.ts")).forgetRooms(username);
+  if (session !== null) await forget(session.username).catch(() => undefined);
   window.location.reload();
 }

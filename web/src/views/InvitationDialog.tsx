@@ -62,7 +62,7 @@ export function InvitationDialog({ room, name, onClose }: { room: Room; name: st
 
 const isLink = (code: string) => (link: InvitationLink) => link.code === code;
 
-/** The links that still work: the user's own; for a moderator, all. Raises `Refused`. */
+/** The links that still work: the user's own; for a moderator, all. Raises a `TidingsError`. */
 async function linksOf(client: Client, room_id: string): Promise<InvitationLink[]> {
   const links: InvitationLink[] = [];
   let after: string | null = null;

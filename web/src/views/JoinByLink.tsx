@@ -1,7 +1,7 @@
+import { TidingsError } from "@tidings/client";
 import { useState } from "react";
 import { useClient } from "../context.ts";
 import { type Invitation, invitationIn, open } from "../location.ts";
-import { Refused } from "../session.ts";
 import { Field, Form, useWork } from "./form.tsx";
 import { Dialog } from "./ui.tsx";
 
@@ -59,12 +59,15 @@ export function JoinByLink({ invitation, onClose }: { invitation: Invitation | n
 }
 
 function explain(error: unknown): never {
-  if (error instanceof Refused && error.code === "not_found")
-    throw new Refused({
+  if (error instanceof TidingsError && error.code === "not_found")
+    throw new TidingsError({
       ...error,
       message: "This invitation is no longer valid: it has expired, was used up or was revoked.",
     });
-  if (error instanceof Refused && error.code === "conflict")
-    throw new Refused({ ...error, message: "You are already a member of this room: it is in your list of rooms." });
+  if (error instanceof TidingsError && error.code === "conflict")
+    throw new TidingsError({
+      ...error,
+      message: "You are already a member of this room: it is in your list of rooms.",
+    });
   throw error;
 }

@@ -1,8 +1,8 @@
+import { TidingsError } from "@tidings/client";
 import { X } from "lucide-react";
 import { useMemo, useState } from "react";
 import { useClient } from "../context.ts";
 import { open } from "../location.ts";
-import { Refused } from "../session.ts";
 import { Field, Form, useWork } from "./form.tsx";
 import { knownUsers, matchingUsers } from "./knownUsers.ts";
 import { SuggestedUsers } from "./SuggestedUsers.tsx";
@@ -33,7 +33,7 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
     run(async () => {
       const [only, second] = suggested;
       const meant = (error: unknown) => {
-        if (!(error instanceof Refused) || error.code !== "not_found") throw error;
+        if (!(error instanceof TidingsError) || error.code !== "not_found") throw error;
         if (only === undefined || second !== undefined) throw error;
         return { username: only };
       };

@@ -1,10 +1,10 @@
 import "../styles/search.css";
+import { TidingsError } from "@tidings/client";
 import { type KeyboardEvent, useEffect, useId, useRef, useState } from "react";
 import type { Client } from "../client.ts";
 import { useClient, useView } from "../context.ts";
 import type { Message, SearchResults, Snippet } from "../contract.gen.ts";
 import { open } from "../location.ts";
-import { Refused } from "../session.ts";
 import { momentOf, nameOf, plainSnippet, reasonOf, whenOf } from "../text.ts";
 import { Form } from "./form.tsx";
 import { Panel } from "./Panel.tsx";
@@ -239,7 +239,7 @@ async function found(
       ...(before === null ? {} : { before }),
     });
   } catch (error) {
-    if (error instanceof Refused && error.code === "invalid") return "Enter a word to search for.";
+    if (error instanceof TidingsError && error.code === "invalid") return "Enter a word to search for.";
     return reasonOf(error);
   }
 }

@@ -32,9 +32,7 @@ function WithClient({
   onSignedOut: () => void;
 }) {
   const status = useStore(client.view, (view) => view.status);
-  const why =
-    status.is === "refused" ? status.error.code : status.is === "offline" && !status.retrying ? status.why : null;
-  const notice = why === null ? undefined : SIGN_IN_AGAIN[why];
+  const notice = status.is === "closed" && status.error !== null ? SIGN_IN_AGAIN[status.error.code] : undefined;
   if (notice !== undefined) return <SignIn username={client.me} notice={notice} onSession={onSession} />;
   const signOut = () => client.signOut().finally(onSignedOut);
   return (

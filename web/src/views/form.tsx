@@ -1,7 +1,7 @@
 /** Forms, without the code of dialogs and menus: the sign-in form is shown before that is loaded. */
+
+import { TidingsError } from "@tidings/client";
 import { type ComponentProps, type FormEvent, type ReactNode, useId, useState } from "react";
-import type { ErrorCode } from "../contract.gen.ts";
-import { Refused } from "../session.ts";
 import { fieldOf, reasonOf } from "../text.ts";
 
 /** For a name or a code: turns off the browser's suggestions and corrections. */
@@ -47,7 +47,7 @@ export function Field({
 interface Failure {
   readonly error: string | null;
   /** The error code; null: no error, or no answer came */
-  readonly code: ErrorCode | null;
+  readonly code: TidingsError["code"] | null;
   /** The field of the request that the error is about, if any */
   readonly field: string | null;
 }
@@ -73,7 +73,7 @@ export function useWork(): Failure & {
       await work();
       return true;
     } catch (refused) {
-      const code = refused instanceof Refused ? refused.code : null;
+      const code = refused instanceof TidingsError ? refused.code : null;
       setFailed({ error: reasonOf(refused), code, field: fieldOf(refused) });
       return false;
     } finally {

@@ -1,6 +1,7 @@
 /** The rows of the timeline: made from one segment of the log and the unsent messages. */
+
+import type { Unsent } from "../client.ts";
 import type { Message } from "../contract.gen.ts";
-import type { Unsent } from "../outbox.ts";
 import type { Note } from "../store.ts";
 import { place, type Segment } from "../timeline.ts";
 

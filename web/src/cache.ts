@@ -1,0 +1,164 @@
+/**
+ * What the page keeps in the library's store, beside its log: the rooms as the views show them, and drafts. So the page
+ * opens without a connection as it was closed. Keys: `app/room/ROOM`, `app/cursor/ROOM` its cursor, `app/draft/ROOM`.
+ */
+import { IndexedDbStore, type Client as LiveClient, type Log, type Message, type Store } from "@tidings/client";
+import type { Member, Room } from "./contract.gen.ts";
+import { begun, type Marks, type Note, type RoomState, withMessage } from "./room.ts";
+import { KEPT } from "./store.ts";
+import { type Segment, tailOf, tailOnly } from "./timeline.ts";
+
+interface KeptRoom {
+  readonly room: Room;
+  readonly cursor: number;
+  readonly tail: Segment;
+  readonly notes: readonly Note[];
+  readonly marks: readonly (readonly [string, Marks])[];
+  readonly members: readonly (readonly [string, Member])[] | null;
+}
+
+/** The log keeps fewer of a room. */
+const MOST_ROWS = 100_000;
+const ROOMS = "app/room/";
+const CURSORS = "app/cursor/";
+const DRAFTS = "app/draft/";
+
+export class Cache {
+  private readonly store: Store;
+  private kept: ReadonlyMap<string, RoomState> = new Map();
+  private readonly reset = new Set<string>();
+  private working: Promise<void> = Promise.resolve();
+
+  constructor(store: Store) {
+    this.store = store;
+  }
+
+  /** The rooms as they were kept, with what the log has received since. */
+  async load(log: Log, me: string): Promise<ReadonlyMap<string, RoomState>> {
+    const reset = new Set(await log.unrestored());
+    const rooms = new Map<string, RoomState>();
+    for (const [key, value] of await this.store.range(ROOMS)) {
+      const room_id = key.slice(ROOMS.length);
+      if (!reset.has(room_id)) rooms.set(room_id, await caughtUp(roomOf(value as KeptRoom), log, me));
+    }
+    this.kept = rooms;
+    return rooms;
+  }
+
+  /** The logs of these rooms were reset, so what is kept of them is replaced even if its cursor is further. */
+  overwrite(room_ids: Iterable<string>): void {
+    for (const room_id of room_ids) this.reset.add(room_id);
+  }
+
+  /**
+   * Keep the rooms, all or none; resolves when that is done. If another tab has kept a later state of a room, that one
+   * stays. After a failure, the next change tries again.
+   */
+  write(now: ReadonlyMap<string, RoomState>): Promise<void> {
+    this.working = this.working.then(async () => {
+      const before = this.kept;
+      if (before === now) return;
+      const over = [...this.reset];
+      const gone = [...before.keys()].filter((room_id) => !now.has(room_id));
+      const changed = [...now].filter(([room_id, room]) => before.get(room_id) !== room);
+      try {
+        await this.store.commit([
+          { writes: [...over, ...gone].flatMap((room_id) => [[CURSORS + room_id, undefined] as const]) },
+          { writes: gone.map((room_id) => [ROOMS + room_id, undefined] as const) },
+          ...changed.map(([room_id, room]) => ({
+            unless: { key: CURSORS + room_id, reaches: room.cursor + 1 },
+            writes: [
+              [CURSORS + room_id, room.cursor],
+              [ROOMS + room_id, keptOf(room)],
+            ] as const,
+          })),
+        ]);
+      } catch {
+        return;
+      }
+      this.kept = now;
+      for (const room_id of over) this.reset.delete(room_id);
+    });
+    return this.working;
+  }
+
+  async draft(room_id: string): Promise<string> {
+    return ((await this.store.get(DRAFTS + room_id)) as string | undefined) ?? "";
+  }
+
+  async keepDraft(room_id: string, text: string): Promise<void> {
+    await this.store.commit([{ writes: [[DRAFTS + room_id, text === "" ? undefined : text]] }]);
+  }
+}
+
+/** The name of a user's store. */
+export function storeOf(username: string): string {
+  return `web ${username}`;
+}
+
+/** Delete the rooms that are kept of a user, but neither unsent messages nor drafts. */
+export async function forgetRooms(username: string): Promise<void> {
+  const store = await IndexedDbStore.open(storeOf(username));
+  const keys = [...(await store.range(ROOMS)), ...(await store.range(CURSORS))].map(([key]) => key);
+  await store.commit([{ writes: keys.map((key) => [key, undefined]) }]);
+  await store.close();
+}
+
+function keptOf({ room, cursor, segments, notes, marks, members }: RoomState): KeptRoom {
+  const tail = tailOf(tailOnly(segments, KEPT));
+  return { room, cursor, tail, notes, marks: [...marks], members: members === null ? null : [...members] };
+}
+
+function roomOf({ room, cursor, tail, notes, marks, members }: KeptRoom): RoomState {
+  return {
+    ...begun(room),
+    cursor,
+    segments: [tail],
+    notes,
+    marks: new Map(marks),
+    members: members === null ? null : new Map(members),
+  };
+}
+
+/** A kept room, or if the page ended before it kept what the log had received: the room with the log's messages. */
+async function caughtUp(kept: RoomState, log: Log, me: string): Promise<RoomState> {
+  const { room_id } = kept.room;
+  const cursor = log.cursor(room_id) ?? 0;
+  if (cursor <= kept.cursor) return kept;
+  // Of what is kept, anything may have been changed since; of messages up to the floor, the log does not know.
+  const floor = log.floor(room_id) ?? 0;
+  const rows = await log.after(room_id, floor, MOST_ROWS);
+  const messages = rows.flatMap((row) => (row.is === "message" ? [row.data] : []));
+  return {
+    ...kept,
+    cursor,
+    segments: tailOnly([{ from: floor + 1, to: cursor, messages }], KEPT),
+    room: messages.reduce((room, message) => withLatest(room, message, me), kept.room),
+    members: null, // who has joined or left since is not among the rows
+  };
+}
+
+function withLatest(room: Room, message: Message, me: string): Room {
+  if (message.seq > room.last_seq) return { ...withMessage(room, message, me), last_seq: message.seq };
+  return message.id === room.last_message?.id ? { ...room, last_message: message } : room;
+}
+
+/** Move unsent messages and drafts out of the database of an earlier build of the page, and delete it. */
+export async function moveEarlier(username: string, live: LiveClient, cache: Cache): Promise<void> {
+  const name = `tidings ${username}`;
+  if (!(await indexedDB.databases?.())?.some((one) => one.name === name)) return;
+  const done = <T>(request: IDBRequest<T>) =>
+    new Promise<T>((resolve, reject) => {
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+  const earlier = await done(indexedDB.open(name));
+  const [unsent, drafts] = ["outbox", "drafts"].map((store) => earlier.transaction(store).objectStore(store));
+  if (unsent === undefined || drafts === undefined) return;
+  for (const { room_id, content, client_id, reply_to } of await done(unsent.getAll()))
+    await live.room({ room_id }).enqueue(content, { client_id, ...(reply_to === null ? {} : { reply_to }) });
+  const rooms = (await done(drafts.getAllKeys())) as string[];
+  for (const [at, text] of (await done(drafts.getAll())).entries()) await cache.keepDraft(rooms[at] as string, text);
+  earlier.close();
+  await done(indexedDB.deleteDatabase(name));
+}
