@@ -16,7 +16,9 @@ PEERS := bench/peers/node_modules/.installed
 WEB := server/tidings/static/index.html
 WEB_PACKAGES := web/node_modules/.installed
 # With the directories, so that a file that is gone counts as a change.
-WEB_SOURCES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts $(shell find web/src web/public)
+# The page is built on the library's source.
+WEB_SOURCES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts \
+	$(filter-out %/contract.gen.ts,$(shell find web/src web/public clients/javascript/src))
 
 CLIENT := clients/javascript/dist/node.js
 CLIENT_PACKAGES := clients/javascript/node_modules/.installed

@@ -8,8 +8,8 @@ import { defineConfig } from "vitest/config";
 /** Where `npm run dev` finds a server. */
 const SERVER = process.env.TIDINGS_SERVER ?? "http://127.0.0.1:8000";
 
-/** The library, from its source: the page needs no build of it. */
-const CLIENT = fileURLToPath(new URL("../clients/javascript/src/index.ts", import.meta.url));
+/** The library, from its source: the page needs no build of it. The sign-in form loads only its errors. */
+const CLIENT = fileURLToPath(new URL("../clients/javascript/src", import.meta.url));
 
 /** No part of the Markdown parser may make HTML: see there. */
 const REFERENCES = fileURLToPath(new URL("src/views/references.ts", import.meta.url));
@@ -81,7 +81,8 @@ export default defineConfig({
     // One copy, of this lock, also for the library's source.
     dedupe: ["socket.io-client"],
     alias: [
-      { find: "@tidings/client", replacement: CLIENT },
+      { find: /^@tidings\/client$/, replacement: `${CLIENT}/index.ts` },
+      { find: "@tidings/client/errors", replacement: `${CLIENT}/errors.ts` },
       { find: "decode-named-character-reference", replacement: REFERENCES },
       { find: /^\.\/lib\/html-(flow|text)\.js$/, replacement: NO_HTML },
     ],

@@ -2,10 +2,11 @@
  * What the page keeps in the library's store, beside its log: the rooms as the views show them, and drafts. So the page
  * opens without a connection as it was closed. Keys: `app/room/ROOM`, `app/cursor/ROOM` its cursor, `app/draft/ROOM`.
  */
-import { IndexedDbStore, type Client as LiveClient, type Log, type Message, type Store } from "@tidings/client";
-import type { Member, Room } from "./contract.gen.ts";
-import { begun, type Marks, type Note, type RoomState, withMessage } from "./room.ts";
-import { KEPT } from "./store.ts";
+import { IndexedDbStore, type Kept, type Client as LiveClient, type Log, type Store } from "@tidings/client";
+import type { Member, Message, Room } from "./contract.gen.ts";
+import { type Entry, eventOf, type ServerEvent } from "./events.ts";
+import { begun, type Marks, type Note, type RoomState } from "./room.ts";
+import { applied, initial, KEPT } from "./store.ts";
 import { type Segment, tailOf, tailOnly } from "./timeline.ts";
 
 interface KeptRoom {
@@ -120,27 +121,36 @@ function roomOf({ room, cursor, tail, notes, marks, members }: KeptRoom): RoomSt
   };
 }
 
-/** A kept room, or if the page ended before it kept what the log had received: the room with the log's messages. */
+/** A kept room with what the log has received since: the page may have ended before it kept that. */
 async function caughtUp(kept: RoomState, log: Log, me: string): Promise<RoomState> {
-  const { room_id } = kept.room;
+  const { room_id, read_seq, unread } = kept.room;
   const cursor = log.cursor(room_id) ?? 0;
   if (cursor <= kept.cursor) return kept;
-  // Of what is kept, anything may have been changed since; of messages up to the floor, the log does not know.
   const floor = log.floor(room_id) ?? 0;
-  const rows = await log.after(room_id, floor, MOST_ROWS);
-  const messages = rows.flatMap((row) => (row.is === "message" ? [row.data] : []));
-  return {
-    ...kept,
-    cursor,
-    segments: tailOnly([{ from: floor + 1, to: cursor, messages }], KEPT),
-    room: messages.reduce((room, message) => withLatest(room, message, me), kept.room),
-    members: null, // who has joined or left since is not among the rows
-  };
+  const rows = new Map((await log.after(room_id, floor, MOST_ROWS)).map((row) => [row.data.seq ?? 0, row]));
+  const events: ServerEvent[] = [];
+  for (let seq = Math.max(kept.cursor, floor) + 1; seq <= cursor; seq++)
+    events.push(eventAt(room_id, seq, rows.get(seq)));
+  const held = applied({ ...initial(me), rooms: new Map([[room_id, kept]]) }, events).rooms.get(room_id) ?? kept;
+  // An entry without a row has changed a message. The rows have it as it is now; messages before them are dropped.
+  const changed = events.length > 0 && !events.every(({ data }) => rows.has((data as Entry).seq));
+  const segments = changed ? held.segments.map((segment) => asNow(segment, floor, rows)) : held.segments;
+  // Up to where the user has read, and how many are unread, the next snapshot says.
+  return { ...held, segments, room: { ...held.room, read_seq, unread } };
 }
 
-function withLatest(room: Room, message: Message, me: string): Room {
-  if (message.seq > room.last_seq) return { ...withMessage(room, message, me), last_seq: message.seq };
-  return message.id === room.last_message?.id ? { ...room, last_message: message } : room;
+function eventAt(room_id: string, seq: number, row: Kept | undefined): ServerEvent {
+  const event =
+    row?.is === "message" ? eventOf("message", row.data) : row?.is === "other" ? eventOf(row.name, row.data) : null;
+  return event ?? { type: "other_entry", data: { room_id, seq } };
+}
+
+function asNow({ from, to, messages }: Segment, floor: number, rows: ReadonlyMap<number, Kept>): Segment {
+  const now = (message: Message): Message => {
+    const row = rows.get(message.seq);
+    return row?.is === "message" ? row.data : message;
+  };
+  return { from: Math.max(from, floor + 1), to, messages: messages.filter(({ seq }) => seq > floor).map(now) };
 }
 
 /** Move unsent messages and drafts out of the database of an earlier build of the page, and delete it. */

@@ -364,6 +364,7 @@ export class Client {
     if (status.is === "offline" && status.why === "shutdown") this.restartsSince = performance.now();
     const restarts = performance.now() - this.restartsSince < RESTARTS_WITHIN;
     const known = restarts && status.is === "offline" && status.why === "unreachable";
+    this.flush(); // what arrived before
     this.view.setState({ status: known ? { ...status, why: "shutdown" } : status });
     if (status.is === "online") this.reading.tell();
   }

@@ -1,5 +1,5 @@
 /** The signed-in session, and requests over HTTP, which need no live connection. */
-import { TidingsError } from "@tidings/client";
+import { TidingsError } from "@tidings/client/errors";
 import type { Account, ActionError, Credentials, NewRegistrationLink, Registration } from "./contract.gen.ts";
 
 export interface Session {

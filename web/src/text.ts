@@ -1,6 +1,6 @@
 /** Names, times and errors as text for people. */
 
-import { TidingsError } from "@tidings/client";
+import { TidingsError } from "@tidings/client/errors";
 import type { Member, Message, Room, Snippet } from "./contract.gen.ts";
 
 /** How many members are named if a group has no title. */

@@ -106,32 +106,34 @@ test("what arrived after the rooms were kept is shown after a reload, also chang
   const log = new Log(store);
   await log.begin({ r: 2 });
   const arrive = (name: string, data: Entry) => log.receive([[name, data]]);
-  await arrive("message", message(3));
-  const ana = {
-    username: "ana",
-    role: "owner",
-    online: true,
-    last_seen: null,
-    display_name: null,
-    muted_until: null,
-  };
-  await new Cache(store).write(rooms({ ...held(1, 2, 3), members: new Map([["ana", { ...ana, role: "owner" }]]) }));
-  const changed = (seq: number, one: Message) =>
-    arrive("message_edited", { room_id: "r", seq, message: one } as Entry);
   const load = async () => {
     const again = new Log(store);
     await again.load();
     return new Cache(store).load(again, ME);
   };
-  await changed(4, message(3, { content: "changed" }));
-  expect((await load()).get("r")?.room.last_message?.content).toBe("changed");
-  await changed(5, message(1, { content: "changed, and unknown to the log" }));
-  await arrive("member", { room_id: "r", seq: 6 });
-  await arrive("message", message(7));
-  const now = (await load()).get("r") as RoomState;
-  expect(now.segments).toEqual([{ from: 3, to: 7, messages: [message(3, { content: "changed" }), message(7)] }]);
-  expect(now).toMatchObject({ cursor: 7, members: null, room: { last_seq: 7, last_message: message(7) } });
-  expect(now.room.unread).toBe(held(1, 2, 3).room.unread + 1);
+  await arrive("message", message(3));
+  const before = held(1, 2, 3);
+  await new Cache(store).write(rooms(before));
+  await arrive("message", message(4));
+  await arrive("room_changed", { room_id: "r", seq: 5, username: "ana", title: "Writers" } as Entry);
+  expect(await load()).toMatchObject(
+    rooms({
+      ...before,
+      cursor: 5,
+      segments: [{ from: 1, to: 5, messages: [1, 2, 3, 4].map((seq) => message(seq)) }],
+      notes: [{ seq: 5, username: "ana", role: null, change: "title", title: "Writers" }],
+      room: { ...before.room, last_seq: 5, last_message: message(4), title: "Writers" },
+    }),
+  );
+  const changed = (seq: number, one: Message) =>
+    arrive("message_edited", { room_id: "r", seq, message: one } as Entry);
+  await changed(6, message(3, { content: "changed" }));
+  await changed(7, message(1, { content: "changed, and not among the rows" }));
+  await changed(8, message(4, { content: "changed" }));
+  const [three, four] = [3, 4].map((seq) => message(seq, { content: "changed" }));
+  const now = (await load()).get("r");
+  expect(now).toMatchObject({ cursor: 8, segments: [{ from: 3, to: 8, messages: [three, four] }] });
+  expect(now?.room.last_message).toEqual(four);
   await log.reset(["r"]);
   expect(await load()).toEqual(new Map());
 });

@@ -332,11 +332,11 @@ export class Client<MyEvents = {}> {
     if (name === "message_append") await this.append(data as MessageAppend);
     if (isEntry(data)) {
       const row = rowOf(name, data);
-      if (row?.is === "message") {
+      if (row.is === "message") {
         this.follow(row.data);
         this.outbox.arrived(row.data);
       }
-      if (row !== null) (await this.timelines.get(data.room_id))?.apply(row);
+      (await this.timelines.get(data.room_id))?.apply(row);
       this.undelivered.add(data.room_id);
       this.deliveredTimer ??= setTimeout(() => this.confirm(), DELIVERED_AFTER);
       this.wakeConsumers();

@@ -202,7 +202,6 @@ export class Connection {
     this.change({ is: "online" });
   }
 
-  /** The wall clock may be wrong: only the token says how long it lives. */
   private planRenewal(token: string): void {
     clearTimeout(this.renewTimer);
     const life = lifeOf(token);
@@ -279,12 +278,14 @@ interface Engine {
   _sendPacket(type: string, ...rest: unknown[]): void;
 }
 
-/** The life of a JWT from its issue to its end (ms); null for another token. */
+/** The life of a JWT that is left (ms): all of it, if the clock says what cannot be. null for another token. */
 function lifeOf(token: string): number | null {
   try {
     const body = (token.split(".")[1] as string).replaceAll("-", "+").replaceAll("_", "/");
     const { iat, exp } = JSON.parse(atob(body)) as { iat: number; exp: number };
-    return exp > iat ? (exp - iat) * 1000 : null;
+    if (exp <= iat) return null;
+    const left = exp * 1000 - Date.now();
+    return left > 0 && left < (exp - iat) * 1000 ? left : (exp - iat) * 1000;
   } catch {
     return null;
   }

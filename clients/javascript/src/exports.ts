@@ -1,7 +1,7 @@
 export { Client, type ClientOptions, type ConnectOptions, type Cursors } from "./client.ts";
 export type { Status, Token } from "./connection.ts";
 export { type ClientErrorCode, TidingsError } from "./errors.ts";
-export type { Log } from "./log.ts";
+export type { Kept, Log } from "./log.ts";
 export type { Refusal, RoomRef, Unsent } from "./outbox.ts";
 export type { Presence } from "./presence.ts";
 export { type ConsumeOptions, Room, type SendOptions } from "./room.ts";

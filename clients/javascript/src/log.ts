@@ -16,10 +16,11 @@ export interface Entry {
   readonly seq: number;
 }
 
-/** A stored entry that a consumer may get. */
+/** A stored entry; consumers get messages and an application's events. A change of a message is in its message. */
 export type Kept =
   | { readonly is: "message"; readonly data: Message }
-  | { readonly is: "event"; readonly data: Published<JsonValue> };
+  | { readonly is: "event"; readonly data: Published<JsonValue> }
+  | { readonly is: "other"; readonly name: string; readonly data: Entry };
 
 /** Rows kept of a room, beside those that a consumer has not got yet. */
 export const KEPT = 1000;
@@ -81,9 +82,9 @@ export class Log {
       cursors.set(room_id, seq);
       const row = rowOf(name, data);
       const floor = floors.get(room_id) ?? this.floors.get(room_id) ?? 0;
-      const at = row?.data.seq ?? 0;
+      const at = row.data.seq ?? 0;
       const kept = rows.get(room_id) ?? [];
-      if (row !== null && at > floor) kept.push([keyOf(room_id, at), row]);
+      if (at > floor) kept.push([keyOf(room_id, at), row]);
       rows.set(room_id, kept);
     }
     const batches = [...cursors].map(([room_id, seq]): Batch => {
@@ -156,9 +157,10 @@ export class Log {
     for (const room_id of room_ids) {
       const rows = await this.store.range(`r/${room_id}/`);
       const keys = [`c/${room_id}`, `f/${room_id}`, ...rows.map(([key]) => key)];
-      const ids = rows.flatMap(([key, row]) =>
-        (row as Kept).is === "message" ? [[seqOf(key), (row as Kept).data.id]] : [],
-      );
+      const ids = rows.flatMap(([key, value]) => {
+        const row = value as Kept;
+        return row.is === "message" ? [[seqOf(key), row.data.id]] : [];
+      });
       batches.push({ writes: [...keys.map((key) => [key, undefined] as const), [`x/${room_id}`, ids]] });
       this.cursors.delete(room_id);
       this.floors.delete(room_id);
@@ -221,13 +223,13 @@ function beginning(room_id: string, seq: number): Batch {
   };
 }
 
-/** What an entry puts into a row; null: nothing. */
-export function rowOf(name: string, data: object): Kept | null {
+/** What an entry puts into a row. */
+export function rowOf(name: string, data: Entry): Kept {
   if (name === "message") return { is: "message", data: data as Message };
   if ("message" in data && typeof data.message === "object" && !("event" in data))
     return { is: "message", data: data.message as Message };
   if ("event" in data && data.event === name) return { is: "event", data: data as Published<JsonValue> };
-  return null;
+  return { is: "other", name, data };
 }
 
 export function isEntry(data: unknown): data is Entry {

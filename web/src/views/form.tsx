@@ -1,6 +1,6 @@
 /** Forms, without the code of dialogs and menus: the sign-in form is shown before that is loaded. */
 
-import { TidingsError } from "@tidings/client";
+import { TidingsError } from "@tidings/client/errors";
 import { type ComponentProps, type FormEvent, type ReactNode, useId, useState } from "react";
 import { fieldOf, reasonOf } from "../text.ts";
 
