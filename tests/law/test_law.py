@@ -219,3 +219,46 @@ def test_a_returning_device_knows_its_rooms_and_read_markers(
             example.be_away(actor_index=actor_index, confirmed=confirmed, steps=steps, seen=seen, mode="cursors")
         finally:
             example.teardown()
+
+
+def test_each_way_to_write_a_message_that_streams(sqlite_url: str, tmp_path: Path) -> None:
+    """Cases that random examples may miss."""
+    ways = ["next", "again", "overlap", "beyond", "other"]
+    steps: list[tuple[str, dict[str, Any]]] = [
+        *(
+            ("write", {"actor_index": n, "which": n, "ways": ways, "change": change, "how": how})
+            for n, (change, how) in enumerate(
+                [
+                    (None, "plain"),
+                    ("edit", "wrong"),
+                    ("react", "content"),
+                    ("come back", "offset"),
+                    ("delete", "plain"),
+                ]
+            )
+        ),
+        ("append", {"actor_index": 0, "which": 0, "likely": True, "ways": ["next", "again"]}),
+        ("stop", {"actor_index": BENS_PHONE, "which": 0, "likely": True}),
+        ("append", {"actor_index": 0, "which": 0, "likely": True, "ways": ["overlap"]}),
+        ("finish", {"actor_index": 0, "which": 0, "likely": True, "how": "wrong"}),
+        ("finish", {"actor_index": 0, "which": 0, "likely": True, "how": "with an append"}),
+        ("finish", {"actor_index": 0, "which": 0, "likely": False, "how": "plain"}),
+        ("append", {"actor_index": BENS_PHONE, "which": 0, "likely": True, "ways": ["next"]}),
+        ("connect", {"actor_index": 0, "mode": "anew"}),
+        ("moderate", {"steps": [(0, ("mine", 0), "ben", True, "mute", "member")]}),
+        ("append", {"actor_index": BENS_PHONE, "which": 0, "likely": True, "ways": ["next"]}),
+        ("moderate", {"steps": [(0, ("mine", 0), "ben", True, "unmute", "member")]}),
+        ("append", {"actor_index": BENS_PHONE, "which": 0, "likely": True, "ways": ["next"]}),
+        ("fall_silent", {}),
+        ("append", {"actor_index": BENS_PHONE, "which": 0, "likely": False, "ways": ["next"]}),
+        ("search", {"actor_index": 0}),
+    ]
+    with _law(sqlite_url, tmp_path, machine=LawOfStreams) as law:
+        example = law()
+        example.begin()
+        try:
+            for name, arguments in steps:
+                getattr(example, name)(**arguments)
+                example.a_state_is_what_the_server_answers()
+        finally:
+            example.teardown()
