@@ -43,7 +43,7 @@ class StreamRules(Steps):
         actor_index=index,
         which=index,
         ways=st.lists(ways, min_size=1, max_size=3),
-        change=st.sampled_from(["edit", "delete", "react", "come back", None, None]),
+        change=st.sampled_from(["edit", "delete", "react", "mute", "come back", None]),
         how=ends,
     )
     async def write(self, actor_index: int, which: int, ways: list[str], change: str | None, how: str) -> None:
@@ -65,13 +65,16 @@ class StreamRules(Steps):
             case "react":
                 await device.live.ask("react", message_id=message.id, emoji="👍")
                 self.model.apply_reaction(device.username, message, "👍", False)
+            case "mute":
+                await self._mute_for_an_append(device, message)
             case "come back":
                 await device.close()
                 await device.connect("cursors")
         await self.world.check()
         await self.add(device, message, "next")
         await self.world.check()
-        await self.end(device, message, how)
+        for _ in range(2):
+            await self.end(device, message, how)
         self.unchanged, self.everything = None, True
 
     @step(actor_index=index, which=index, likely=probably)
@@ -150,6 +153,20 @@ class StreamRules(Steps):
         me = device.username
         known = [room for room in self.model.rooms if me in room.members and not self.model.may_not_write(me, room)]
         return await self.open(device, {"room_id": known[which % len(known)].room_id}) if known else None
+
+    async def _mute_for_an_append(self, device: Device, message: Message) -> None:
+        room, me = self._room(message), device.username
+        for each in self.world.connected:
+            try:
+                self.model.may_moderate(each.username, {"room_id": room.room_id}, me, "mute", None)
+            except Refusal:
+                continue
+            for kind, duration in (("mute", 3600), ("unmute", 0)):
+                payload = {"room_id": room.room_id, "username": me, "duration": duration}
+                await each.live.ask("mute", payload)
+                self.model.apply_moderation(each.username, room, me, kind, None)
+                await self.add(device, message, "next")
+            return
 
     async def open(
         self, device: Device, ref: dict[str, Any], client_id: str | None = None, *, begins: bool = False

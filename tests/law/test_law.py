@@ -234,6 +234,7 @@ def test_each_way_to_write_a_message_that_streams(sqlite_url: str, tmp_path: Pat
                     ("react", "content"),
                     ("come back", "offset"),
                     ("delete", "plain"),
+                    ("mute", "plain"),
                 ]
             )
         ),
