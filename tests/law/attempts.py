@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.law.model import Message, Refusal, Room
-from tests.law.steps import Steps, index, step
+from tests.law.steps import index, step
+from tests.law.streams import StreamRules
 from tests.law.world import Device
 from tests.support.client import Refused
 
@@ -19,12 +20,12 @@ AT_ONCE = ("send", "send", "send", *CHANGES, "read", "join", "leave", "invite", 
 in_a_burst = st.tuples(index, st.sampled_from(AT_ONCE), index, st.booleans())
 AWAY = (
     *("send", "send", *CHANGES, "read", "read", "join", "leave", "invite"),
-    *("kick", "ban", "unban", "promote", "title"),
+    *("kick", "ban", "unban", "promote", "title", "open", "append", "append", "finish"),
 )
 while_away = st.tuples(st.booleans(), index, st.sampled_from(AWAY), index, st.booleans())
 
 
-class AttemptRules(Steps):
+class AttemptRules(StreamRules):
     @step(
         devices=2,
         actor_index=index,
@@ -154,6 +155,12 @@ class AttemptRules(Steps):
                 role = "moderator" if flag else "owner"
                 await ask("set_role", {**ref, "username": other, "role": role})
                 self.model.apply_moderation(me, room, other, "set_role", role)
+            case "open":
+                await self.open(device, ref, begins=flag)
+            case "append" | "finish" if mine := [known for known in room.streams if known.sender == me]:
+                await (
+                    self.add(device, mine[-1], "next") if kind == "append" else self.end(device, mine[-1], "plain")
+                )
             case "title":
                 title = self.content()
                 await ask("set_title", {**ref, "title": title})

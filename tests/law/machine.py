@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis.stateful import initialize
 
 from tests.law.attempts import AttemptRules
@@ -32,3 +34,17 @@ class Law(SessionRules, RoomRules, ModerationRules, MessageRules, ReadingRules, 
         for device in self.world.devices[:-1]:
             await device.connect("anew")
         await self.world.check()
+
+
+STREAMS = (
+    *("open_stream", "append", "finish", "write", "stop", "fall_silent", "search", "history"),
+    *("connect", "disconnect", "be_away", "moderate", "block", "unsubscribe", "join", "edit", "delete", "react"),
+)
+
+
+class LawOfStreams(Law):
+    """The actions on messages that stream, and those that change who may write them, or who reads them."""
+
+    @classmethod
+    def rules(cls) -> Any:
+        return [each for each in super().rules() if each.function.__name__ in STREAMS]

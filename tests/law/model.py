@@ -20,6 +20,14 @@ class Message:
     edited: bool = False
     reactions: dict[str, list[str]] = field(default_factory=dict)
     mentions: list[str] = field(default_factory=list)
+    state: str = "complete"
+    streamed: bool = False
+    stop: bool = False
+    """Whether a member has asked its author to stop."""
+    stored: int = 0
+    """How much of the text was answered to be durable."""
+    loose: bool = False
+    """Set if its author lost the right to append: what was not stored by then may be gone."""
 
     possible_contents: set[str] = field(default_factory=set)
     """Contents that concurrent edits may have given it."""
@@ -36,19 +44,32 @@ class Message:
             self.edited,
             self.reactions,
             self.mentions,
+            self.state,
         )
+
+    def agrees(self, wire: dict[str, Any]) -> bool:
+        """Whether this is the server's version; the text of a message that streams may be behind."""
+        if self.state == "streaming" and self.content.startswith(wire["content"]):
+            wire = wire | {"content": self.content}
+        return view_of(wire) == self.view
+
+    def adopt_text(self, content: str) -> None:
+        """Take over how much of a loose text the server has."""
+        if self.loose and self.content.startswith(content) and len(content) >= self.stored:
+            self.content = content
 
     def adopt(self, wire: dict[str, Any]) -> None:
         """Take over the server's version after concurrent steps, if it is possible."""
         if wire["deleted"]:
             self.content, self.deleted, self.edited = "", True, wire["edited_at"] is not None
-            self.reactions, self.mentions = {}, []
+            self.reactions, self.mentions, self.state = {}, [], "complete"
         elif not self.deleted and wire["content"] in self.possible_contents:
             self.content, self.edited, self.mentions = (
                 wire["content"],
                 wire["edited_at"] is not None,
                 wire["mentions"],
             )
+            self.stored = len(self.content)
         if not self.deleted:
             self.reactions = wire["reactions"]
             assert all(names and len(set(names)) == len(names) for names in self.reactions.values())
@@ -57,7 +78,7 @@ class Message:
 
 def view_of(wire: dict[str, Any]) -> tuple[Any, ...]:
     """The fields of a message on the wire that the model knows."""
-    names = ("id", "seq", "sender", "content", "reply_to", "deleted", "edited_at", "reactions", "mentions")
+    names = ("id", "seq", "sender", "content", "reply_to", "deleted", "edited_at", "reactions", "mentions", "state")
     return tuple(wire[name] if name != "edited_at" else wire[name] is not None for name in names)
 
 
@@ -94,12 +115,22 @@ class Room:
         """Ownership passes to the longest-standing moderator, otherwise member."""
         role = self.members.pop(username, None)
         self.past_memberships[username] += role is not None
+        self.loosen(username)
         if role == "owner" and self.members:
             heir = next(
                 (name for name, role in self.members.items() if role == "moderator"), next(iter(self.members))
             )
             self.members[heir] = "owner"
             self.unsure |= self.unordered
+
+    def loosen(self, author: str) -> None:
+        """An author may not append any more."""
+        for message in self.streams:
+            message.loose |= message.sender == author
+
+    @property
+    def streams(self) -> list[Message]:
+        return [message for message in self.log if message.state == "streaming"]
 
 
 @dataclass
@@ -301,6 +332,7 @@ class Model:
                 room.banned.discard(username)
             case "mute":
                 room.muted.add(username)
+                room.loosen(username)
             case "unmute":
                 room.muted.discard(username)
             case "set_role" if role is not None:
@@ -366,9 +398,9 @@ class Model:
         if message["id"] not in [known.id for known in room.log]:
             content: str = message["content"]
             mentions = self.mentioned(room, content)
-            room.log.append(
-                Message(message["id"], message["seq"], me, content, message["reply_to"], mentions=mentions)
-            )
+            known = Message(message["id"], message["seq"], me, content, message["reply_to"], mentions=mentions)
+            known.state, known.streamed, known.stored = message["state"], message["state"] != "complete", len(content)
+            room.log.append(known)
             room.log.sort(key=lambda known: known.seq)
             if message["client_id"] is not None:
                 room.claimed[me, message["client_id"]] = message["id"]
@@ -392,6 +424,30 @@ class Model:
             raise Refusal("forbidden")
         return room, message
 
+    def may_append(self, me: str, message_id: str) -> tuple[Room, Message]:
+        room, message = self.may_edit(me, message_id)
+        if message.state != "streaming":
+            raise Refusal("conflict")
+        return room, message
+
+    def may_finish(self, me: str, message_id: str, offset: int | None) -> tuple[Room, Message]:
+        room, message = self.may_edit(me, message_id)
+        wrong = message.state == "streaming" and offset not in (None, len(message.content))
+        if wrong or message.state == "interrupted":
+            raise Refusal("conflict")
+        return room, message
+
+    def apply_end(self, room: Room, message: Message, content: str, state: str = "complete") -> None:
+        message.content, message.state = content, state
+        message.mentions = self.mentioned(room, content)
+
+    def loosen(self) -> None:
+        """Note which authors may not append any more."""
+        for room in self.rooms:
+            for message in room.streams:
+                if message.sender not in room.members or self.may_not_write(message.sender, room):
+                    message.loose = True
+
     def may_delete(self, me: str, message_id: str) -> tuple[Room, Message]:
         room, message = self.message_for_member(me, message_id)
         if message.sender != me and (room.kind == "direct" or room.members[me] == "member"):
@@ -408,11 +464,12 @@ class Model:
 
     def apply_edit(self, room: Room, message: Message, content: str) -> None:
         if content != message.content and not message.deleted:
-            message.content, message.edited = content, True
+            message.content, message.edited, message.stored = content, True, len(content)
             message.mentions = self.mentioned(room, content)
 
     def apply_delete(self, message: Message) -> None:
         message.content, message.deleted, message.mentions, message.reactions = "", True, [], {}
+        message.state = "complete"
 
     def apply_reaction(self, me: str, message: Message, emoji: str, remove: bool) -> None:
         if message.deleted:

@@ -16,7 +16,7 @@ from tidings.contract.actions import RoomRef
 
 MODELLED = (
     *("message", "edit", "delete", "react", "history", "typing", "read", "invite", "unsubscribe", "set_title"),
-    *("publish", "get_events", "set_posting"),
+    *("publish", "get_events", "set_posting", "append", "finish", "stop"),
     *("kick", "ban", "unban", "mute", "set_role", "get_bans", "get_members"),
     *("create_invitation_link", "get_invitation_links"),
 )

@@ -26,7 +26,7 @@ _GONE = ("left", "kicked", "banned")
 
 
 class Gap(Exception):
-    """An entry arrived before its predecessor, which the server must never let happen."""
+    """An entry or a piece of text arrived before its predecessor, or a piece after the end: never by this server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Room:
     @classmethod
     def of(cls, snapshot: Mapping[str, Any]) -> Room:
         """Make a room from a Room on the wire."""
-        return cls(**{name: snapshot[name] for name in cls.__slots__})
+        fields = {name: snapshot[name] for name in cls.__slots__}
+        return cls(**fields | {"last_message": _preview(snapshot["last_message"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,10 @@ def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
     match event:
         case "message":
             return _message(_received(state, payload), payload)
-        case "message_edited" | "message_deleted" | "reaction":
+        case "message_edited" | "message_deleted" | "reaction" | "message_finished":
             return _changed(_received(state, payload), payload)
+        case "message_append":
+            return _appended(state, payload)
         case "member":
             return _member(_received(state, payload), payload)
         case "room_changed":
@@ -131,7 +134,7 @@ def _message(state: State, message: Message) -> State:
     room = state.rooms.get(room_id)
     if room is None or seq <= room.last_seq:
         return state
-    room = replace(room, last_seq=seq, last_message=message)
+    room = replace(room, last_seq=seq, last_message=_preview(message))
     if message["sender"] == state.me:
         room = replace(room, read_seq=max(room.read_seq, seq), unread=0)
     elif seq > room.read_seq and room.unread is not None:
@@ -151,8 +154,20 @@ def _changed(state: State, change: Mapping[str, Any]) -> State:
     if room is None:
         return state
     if room.last_message is not None and room.last_message["seq"] == message["seq"] and seq > room.last_seq:
-        room = replace(room, last_message=message)
+        room = replace(room, last_message=_preview(message))
     return _with_room(state, replace(room, last_seq=max(seq, room.last_seq)))
+
+
+def _appended(state: State, piece: Mapping[str, Any]) -> State:
+    """Text of a message that streams: cut to the offset, and add. Ignored if the message is not known."""
+    messages = _timeline(state, piece["room_id"]).messages.values()
+    message = next((known for known in messages if known["id"] == piece["message_id"]), None)
+    if message is None:
+        return state
+    if message["state"] != "streaming" or piece["offset"] > len(message["content"]):
+        raise Gap(f"{piece} for {message}")
+    content = message["content"][: piece["offset"]] + piece["text"]
+    return _merge(state, piece["room_id"], [{**message, "content": content}])
 
 
 def _entry(state: State, entry: Mapping[str, Any], **changed: Any) -> State:
@@ -290,6 +305,13 @@ def with_history(
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _preview(message: Message | None) -> Message | None:
+    """The last message of a room: the timeline has the text of one that streams."""
+    if message is None or message["state"] != "streaming":
+        return message
+    return {**message, "content": ""}
 
 
 def _recounted(state: State, room: Room) -> Room:

@@ -16,6 +16,7 @@ from tests.law.model import Refusal
 from tests.law.state import State
 from tests.law.world import Device, World
 from tests.support.client import Refused
+from tidings.node import Node
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -61,6 +62,7 @@ class Steps(RuleBasedStateMachine):
     transports: Sequence[Sequence[str]] = (("websocket",),)
     """Those of the devices, in turn."""
     runner: asyncio.Runner
+    nodes: Sequence[Node]
 
     def __init__(self) -> None:
         super().__init__()

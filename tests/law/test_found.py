@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
 
 from tests.support.client import Refused, connected
 from tests.support.node import RunningNode
+from tests.support.streams import texts
 from tidings.transport.listening import listen
 
 
@@ -72,6 +74,42 @@ async def test_inviting_a_user_who_has_blocked_the_caller_reveals_no_private_top
                 with pytest.raises(Refused) as refused:
                     await stranger.ask("invite", topic_name=topic_name, username=username)
                 assert refused.value.code == "not_found"
+
+
+async def test_text_that_meets_the_end_of_its_message_is_not_shown_after_it(server: RunningNode) -> None:
+    """A first append and `finish` at the same time: the stream was opened after its end had been sent."""
+    ana = await server.register("ana")
+    async with connected(server.url, ana) as author, connected(server.url, ana, device="tablet") as tablet:
+        await author.ask("create", topic_name="plaza")
+        for n in range(1, 21):
+            message_id = (await author.ask("message", topic_name="plaza", content="", stream=True))["id"]
+            await asyncio.gather(
+                author.call("append", {"message_id": message_id, "offset": 0, "text": "hola"}),
+                tablet.call("finish", {"message_id": message_id}),
+            )
+            await tablet.until(lambda n=n: len(tablet.of("message_finished")) == n)
+        last = (await author.ask("message", topic_name="plaza", content="", stream=True))["id"]
+        await author.ask("append", message_id=last, offset=0, text="adiós")  # its piece follows those of the others
+        await tablet.event("message_append", lambda piece: piece["message_id"] == last)
+        log = (await author.ask("history", topic_name="plaza"))["messages"]
+        assert texts(tablet) == {message["id"]: message["content"] for message in log}
+
+
+async def test_an_author_who_edits_the_message_is_told_how_much_of_the_new_text_is_stored(
+    server: RunningNode,
+) -> None:
+    """It was how much of the old text had been: an author that forgets what is stored forgot text that was not."""
+    async with connected(server.url, await server.register("ana")) as author:
+        await author.ask("create", topic_name="plaza")
+        message_id = (await author.ask("message", topic_name="plaza", content="", stream=True))["id"]
+        stored = 0
+        async with asyncio.timeout(30):
+            while stored < 20:
+                answer = await author.ask("append", message_id=message_id, offset=0, text="x" * 20)
+                stored = answer["stored"]
+        await author.ask("edit", message_id=message_id, content="hola")
+        answer = await author.ask("append", message_id=message_id, offset=4, text=" a todos")
+        assert answer["stored"] == 4
 
 
 def test_an_event_after_an_answer_does_not_wait_for_the_delayed_ack_of_the_client() -> None:

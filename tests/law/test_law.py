@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,11 +15,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from tests.delivery.brokers import HarmfulFeed, HarmfulLink, Wire
-from tests.law.machine import Law
+from tests.law.machine import Law, LawOfStreams
 from tests.support.balancer import balanced
 from tests.support.client import unread_answers
 from tests.support.node import NO_TLS, running_node
 from tidings.log.notices import Personal, Transient
+from tidings.node import Node
 
 BENS_PHONE, CLEOS_PHONE = 2, 4
 """Indices among the devices with which an example begins."""
@@ -36,8 +39,8 @@ pytestmark = pytest.mark.timeout(300)  # Hypothesis repeats a failing example to
 @asynccontextmanager
 async def _serving(
     database_url: str, data_dir: Path, count: int, harmful: bool, through_balancer: bool
-) -> AsyncIterator[tuple[httpx.AsyncClient, list[str]]]:
-    """Nodes on one database: an HTTP client of the first, and the URLs of all.
+) -> AsyncIterator[tuple[httpx.AsyncClient, list[str], list[Node]]]:
+    """Nodes on one database: an HTTP client of the first, the URLs for clients, and the nodes.
 
     `harmful`: what describes a commit is lost, late, repeated and out of order between the nodes. What is in no log
     arrives: a client does not get it again. So do memberships: a node that learns too late that a user was removed
@@ -47,7 +50,9 @@ async def _serving(
     async with AsyncExitStack() as stack:
         nodes = []
         for n in range(count):
-            options = {"broker": HarmfulLink(wire, n, Transient, Personal)} if harmful else {}
+            options: dict[str, Any] = {"streams": {"check_s": 0.2, "silence_s": math.inf}}
+            if harmful:
+                options["broker"] = HarmfulLink(wire, n, Transient, Personal)
             running = running_node(
                 database_url,
                 data_dir / str(n),
@@ -66,7 +71,7 @@ async def _serving(
             urls = [balancer.url]
         # One client for all: each new one loads the system's certificates, which takes longer than a step.
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=urls[0], verify=NO_TLS, limits=ONE_SHOT))
-        yield http, urls
+        yield http, urls, [node.node for node in nodes]
         if through_balancer:
             assert [line for line in balancer.refused if "/socket.io/" in line] == []
             relayed = [node.node.cluster.elsewhere.relayed for node in nodes]
@@ -75,17 +80,24 @@ async def _serving(
 
 @contextmanager
 def _law(
-    database_url: str, tmp_path: Path, nodes: int = 1, *, harmful: bool = False, through_balancer: bool = False
+    database_url: str,
+    tmp_path: Path,
+    nodes: int = 1,
+    *,
+    harmful: bool = False,
+    through_balancer: bool = False,
+    machine: type[Law] = Law,
 ) -> Iterator[type[Law]]:
     with asyncio.Runner() as runner:
         serving = _serving(database_url, tmp_path, nodes, harmful, through_balancer)
-        http, urls = runner.run(serving.__aenter__())
+        http, urls, running = runner.run(serving.__aenter__())
         patience_s = ACROSS_NODES_S if nodes > 1 else 0.0
         try:
-            fields = {"http": http, "urls": urls, "patience_s": patience_s, "runner": runner}
+            fields: dict[str, Any] = {"http": http, "urls": urls, "patience_s": patience_s, "runner": runner}
+            fields["nodes"] = running
             if through_balancer:
                 fields["transports"] = (("polling", "websocket"), ("polling",))
-            yield type("TheLaw", (Law,), fields)
+            yield type("TheLaw", (machine,), fields)
         finally:
             runner.run(serving.__aexit__(None, None, None))
 
@@ -107,6 +119,21 @@ def test_an_old_snapshot_and_the_events_since_give_the_new_snapshot(
 ) -> None:
     with _law(sqlite_url, tmp_path) as law:
         run_machine(law, settings=_settings(examples, 25))
+
+
+@pytest.mark.parametrize("examples", [6, pytest.param(60, marks=pytest.mark.long)])
+def test_all_readers_have_the_text_that_an_author_has_written(sqlite_url: str, tmp_path: Path, examples: int) -> None:
+    with _law(sqlite_url, tmp_path, machine=LawOfStreams) as law:
+        run_machine(law, settings=_settings(examples, 25))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("harmful", [False, True])
+def test_all_readers_have_the_text_that_an_author_has_written_on_several_nodes(
+    postgresql_url: str, tmp_path: Path, harmful: bool
+) -> None:
+    with _law(postgresql_url, tmp_path, 2, machine=LawOfStreams, harmful=harmful) as law:
+        run_machine(law, settings=_settings(10, 25))
 
 
 @pytest.mark.long
@@ -190,5 +217,49 @@ def test_a_returning_device_knows_its_rooms_and_read_markers(
         example.begin()
         try:
             example.be_away(actor_index=actor_index, confirmed=confirmed, steps=steps, seen=seen, mode="cursors")
+        finally:
+            example.teardown()
+
+
+def test_each_way_to_write_a_message_that_streams(sqlite_url: str, tmp_path: Path) -> None:
+    """Cases that random examples may miss."""
+    ways = ["next", "again", "overlap", "beyond", "other"]
+    steps: list[tuple[str, dict[str, Any]]] = [
+        *(
+            ("write", {"actor_index": n, "which": n, "ways": ways, "change": change, "how": how})
+            for n, (change, how) in enumerate(
+                [
+                    (None, "plain"),
+                    ("edit", "wrong"),
+                    ("react", "content"),
+                    ("come back", "offset"),
+                    ("delete", "plain"),
+                    ("mute", "plain"),
+                ]
+            )
+        ),
+        ("append", {"actor_index": 0, "which": 0, "likely": True, "ways": ["next", "again"]}),
+        ("stop", {"actor_index": BENS_PHONE, "which": 0, "likely": True}),
+        ("append", {"actor_index": 0, "which": 0, "likely": True, "ways": ["overlap"]}),
+        ("finish", {"actor_index": 0, "which": 0, "likely": True, "how": "wrong"}),
+        ("finish", {"actor_index": 0, "which": 0, "likely": True, "how": "with an append"}),
+        ("finish", {"actor_index": 0, "which": 0, "likely": False, "how": "plain"}),
+        ("append", {"actor_index": BENS_PHONE, "which": 0, "likely": True, "ways": ["next"]}),
+        ("connect", {"actor_index": 0, "mode": "anew"}),
+        ("moderate", {"steps": [(0, ("mine", 0), "ben", True, "mute", "member")]}),
+        ("append", {"actor_index": BENS_PHONE, "which": 0, "likely": True, "ways": ["next"]}),
+        ("moderate", {"steps": [(0, ("mine", 0), "ben", True, "unmute", "member")]}),
+        ("append", {"actor_index": BENS_PHONE, "which": 0, "likely": True, "ways": ["next"]}),
+        ("fall_silent", {}),
+        ("append", {"actor_index": BENS_PHONE, "which": 0, "likely": False, "ways": ["next"]}),
+        ("search", {"actor_index": 0}),
+    ]
+    with _law(sqlite_url, tmp_path, machine=LawOfStreams) as law:
+        example = law()
+        example.begin()
+        try:
+            for name, arguments in steps:
+                getattr(example, name)(**arguments)
+                example.a_state_is_what_the_server_answers()
         finally:
             example.teardown()

@@ -42,8 +42,6 @@ class Authored:
 
     stream: Stream
     author: Principal
-    stored: int
-    """Code points that are durable."""
     stop: bool
     """Whether a member has asked the author to stop."""
     checked_at: float
@@ -93,16 +91,22 @@ class StreamAuthors:
     async def open(self, author: Principal, entry: EntryRow) -> Authored:
         """Check the author's rights, and read what is stored. Raises `ActionError`."""
         assert entry.message_id is not None
-        stream = self._streams.get(entry.message_id)
-        text = Text(entry.room_key, entry.seq, "" if stream is None else stream.content)
-        (stored,) = await self._journal.write(StoreTexts(author, None, [text]))
-        if isinstance(stored, ActionError):
-            raise stored
-        stream = self._streams.open(entry.room_key, stored.room_id, entry.message_id, entry.seq, stored.content)
+        while True:
+            stream = self._streams.get(entry.message_id)
+            text = Text(entry.room_key, entry.seq, "" if stream is None else stream.content)
+            (stored,) = await self._journal.write(StoreTexts(author, None, [text]))
+            if isinstance(stored, ActionError):
+                if stream is not None and stored.code is not ErrorCode.FORBIDDEN:  # it has ended
+                    self._streams.close(stream)
+                raise stored
+            known, place = stream, (entry.room_key, stored.room_id, entry.message_id, entry.seq)
+            stream = self._streams.open(*place, stored.content)
+            if stream is known:
+                break  # a new one is checked again: the message may have ended before its stream was known
         stream.authored = True
         now = asyncio.get_running_loop().time()
         self._drop_idle(now)
-        authored = self._authored[entry.message_id] = Authored(stream, author, 0, False, now, now)
+        authored = self._authored[entry.message_id] = Authored(stream, author, False, now, now)
         self._note(authored, stored)
         return authored
 
@@ -114,7 +118,7 @@ class StreamAuthors:
             self._streams.changed(stream)
             self._store_soon(authored)
         authored.appended_at = asyncio.get_running_loop().time()
-        return Appending.model_construct(offset=len(stream.content), stored=authored.stored, stop=authored.stop)
+        return Appending.model_construct(offset=len(stream.content), stored=stream.stored, stop=authored.stop)
 
     def finish(self, operation: FinishMessage, message_id: str) -> asyncio.Future[dict[str, Any]]:
         """End a stream; `operation` has the text of this node."""
@@ -214,6 +218,6 @@ class StreamAuthors:
         if not stream.content.startswith(stored.content):
             stream.replace(stored.content)
             self._streams.changed(stream)
-        authored.stored = len(stored.content)
-        if authored.stored < len(stream.content):
+        stream.stored = len(stored.content)
+        if stream.stored < len(stream.content):
             self._store_soon(authored)

@@ -44,7 +44,18 @@ ENDED_S = 60.0
 class Stream:
     """The live text of one message."""
 
-    __slots__ = ("ahead", "authored", "content", "message_id", "positions", "room_id", "room_key", "seq", "shared")
+    __slots__ = (
+        "ahead",
+        "authored",
+        "content",
+        "message_id",
+        "positions",
+        "room_id",
+        "room_key",
+        "seq",
+        "shared",
+        "stored",
+    )
 
     def __init__(self, room_key: int, room_id: str, message_id: str, seq: int, content: str) -> None:
         self.room_key = room_key
@@ -54,6 +65,8 @@ class Stream:
         self.content = content
         self.shared = len(content)
         """How much of it the other nodes were sent."""
+        self.stored = len(content)
+        """How much of it is durable, as far as this node knows."""
         self.authored = False
         """Whether its author appends to it on this node."""
         self.positions: dict[str, int] = {}
@@ -70,7 +83,7 @@ class Stream:
 
     def replace(self, content: str) -> None:
         """The log has another text than this one."""
-        self.content, self.ahead, self.shared = content, None, 0
+        self.content, self.ahead, self.shared, self.stored = content, None, 0, len(content)
         self.positions.clear()
 
 

@@ -312,8 +312,8 @@ def decode_payload(body: bytes) -> list[str]:
 
 
 def _decode_base64(packet: str) -> bytes:
-    """Raises `ProtocolError`."""
+    """Base64, perhaps in lines, as Java clients write it. Raises `ProtocolError`."""
     try:
-        return base64.b64decode(packet[1:], validate=True)
+        return base64.b64decode("".join(packet[1:].splitlines()), validate=True)
     except ValueError as error:
         raise ProtocolError("undecodable base64") from error
