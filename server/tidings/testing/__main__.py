@@ -1,7 +1,8 @@
 """The kit for programs in other languages: commands as JSON lines on stdin, answers as JSON lines on stdout.
 
-The first line out is `{"url"}`. Each command `{"id", "do": name of an operation, ...its arguments}` is answered by
-`{"id", "result"}` or `{"id", "error"}`, not always in order. The server ends when stdin is closed.
+The first line out is `{"url"}`, or `{"error"}` if it cannot start. Each command `{"id", "do": name of an operation, ...its arguments}` is answered by
+`{"id", "result"}` or `{"id", "error"}`, not always in order. The server ends when stdin is closed, and writes
+`{"error"}` if an answer that was to be lost was never asked for.
 """
 
 from __future__ import annotations
@@ -18,19 +19,6 @@ from typing import Any
 
 from tidings.testing.kit import Tidings, User, serve
 
-OPERATIONS = [
-    "user",
-    "key",
-    "link",
-    "cut",
-    "restore",
-    "lose_answer",
-    "stop_store",
-    "resume_store",
-    "restart",
-    "advance",
-]
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tidings.testing", description=__doc__)
@@ -46,11 +34,16 @@ def main() -> None:
         with suppress(BrokenPipeError):
             out.write(json.dumps(line) + "\n")
 
-    with suppress(KeyboardInterrupt), serve(options.app, nodes=options.nodes, settings=options.settings) as tidings:
-        answer(url=tidings.url)
-        for line in sys.stdin:
-            command = json.loads(line)
-            _perform(tidings, command.pop("id"), command, answer)
+    running = serve(options.app, nodes=options.nodes, settings=options.settings)
+    try:
+        with suppress(KeyboardInterrupt), running as tidings:
+            answer(url=tidings.url)
+            for line in sys.stdin:
+                command = json.loads(line)
+                _perform(tidings, command.pop("id"), command, answer)
+    except Exception as error:  # it cannot start, or the test was wrong about what it would do
+        answer(error=str(error))
+        sys.exit(1)
 
 
 def _perform(tidings: Tidings, number: int, command: dict[str, Any], answer: Callable[..., None]) -> None:
@@ -62,7 +55,8 @@ def _perform(tidings: Tidings, number: int, command: dict[str, Any], answer: Cal
         else:
             answer(id=number, result=asdict(result) if isinstance(result, User) else result)
 
-    if (name := command.pop("do")) not in OPERATIONS:
+    name = command.pop("do")
+    if not hasattr(getattr(Tidings, name, None), "__wrapped__"):
         return answer(id=number, error=f"no operation {name}")
     if "client" in command:
         command["client"] = tuple(command["client"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import secrets
+import socket
 import sys
 import tempfile
 import threading
@@ -100,12 +102,16 @@ class _Node:
             options: dict[str, Any] = {"lifespan": "on", "log_config": None, "timeout_graceful_shutdown": 5}
             self._server = uvicorn.Server(uvicorn.Config(self.app, **options))
         listening = listen("127.0.0.1", 0)
-        self._serving = asyncio.create_task(self._server.serve([listening]))
+        self._serving = asyncio.create_task(self._serve(self._server, listening))
         while not self._server.started:
             if self._serving.done():
-                raise RuntimeError("the application did not start; its log says why") from self._serving.exception()
+                raise RuntimeError("the application did not start; the log says why")
             await asyncio.sleep(0.002)
         self.port = listening.getsockname()[1]
+
+    async def _serve(self, server: uvicorn.Server, listening: socket.socket) -> None:
+        with contextlib.suppress(SystemExit):  # uvicorn raises it if the lifespan of the application fails
+            await server.serve([listening])
 
     async def stop(self) -> None:
         self.port = None
@@ -155,6 +161,8 @@ class Tidings:
         self._losing: dict[Named, str] = {}
         """Clients that are to lose an answer, and of which action."""
         self._store_is_back = asyncio.Event()
+        self._api = asyncio.Lock()
+        """Held during a restart."""
         self._has_ended = False
 
     @property
@@ -181,8 +189,9 @@ class Tidings:
     @_operation
     async def user(self, username: str, *, display_name: str | None = None) -> User:
         """Make a user, unless there is one of this name; with a token of a new session."""
-        await self.api.user(username, create=True, display_name=display_name)
-        return User(username, (await self.api.token(username)).token)
+        async with self._api:
+            await self.api.user(username, create=True, display_name=display_name)
+            return User(username, (await self.api.token(username)).token)
 
     @_operation
     async def key(self, *, scopes: Collection[str], name: str = "backend", room: str | None = None) -> str:
@@ -259,12 +268,13 @@ class Tidings:
     async def restart(self, node: int = 0) -> None:
         """Stop a server as on SIGTERM, and start it again with the same data. The store works again."""
         self._resume_store()
-        await self._nodes[node].stop()
-        await self._start(self._nodes[node])
+        async with self._api:
+            await self._nodes[node].stop()
+            await self._start(self._nodes[node])
 
     @_operation
     async def advance(self, seconds: float) -> None:
-        """Let time pass for the server in one leap: its clocks, and its timers. The clock is that of all servers here.
+        """Let time pass in one leap, for the clocks and the timers of the server. All servers here share the clock.
 
         Raises `ValueError` on PostgreSQL, which has a clock of its own.
         """
