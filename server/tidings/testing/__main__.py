@@ -1,8 +1,8 @@
 """The kit for programs in other languages: commands as JSON lines on stdin, answers as JSON lines on stdout.
 
-The first line out is `{"url"}`, or `{"error"}` if it cannot start. Each command `{"id", "do": name of an operation, ...its arguments}` is answered by
-`{"id", "result"}` or `{"id", "error"}`, not always in order. The server ends when stdin is closed, and writes
-`{"error"}` if an answer that was to be lost was never asked for.
+The first line out is `{"url"}`, or `{"error"}` if it cannot start. Each command `{"id", "do": name of an operation,
+...its arguments}` is answered by `{"id", "result"}` or `{"id", "error"}`, not always in order. The server ends when
+stdin is closed, and writes `{"error"}` if an answer that was to be lost was never asked for.
 """
 
 from __future__ import annotations

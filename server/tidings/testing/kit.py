@@ -110,7 +110,7 @@ class _Node:
         self.port = listening.getsockname()[1]
 
     async def _serve(self, server: uvicorn.Server, listening: socket.socket) -> None:
-        with contextlib.suppress(SystemExit):  # uvicorn raises it if the lifespan of the application fails
+        with listening, contextlib.suppress(SystemExit):  # uvicorn raises it if the lifespan of the application fails
             await server.serve([listening])
 
     async def stop(self) -> None:
@@ -276,6 +276,7 @@ class Tidings:
     async def advance(self, seconds: float) -> None:
         """Let time pass in one leap, for the clocks and the timers of the server. All servers here share the clock.
 
+        A leap of more than 40 s also ends connections, as when a machine has slept: their PONGs are overdue.
         Raises `ValueError` on PostgreSQL, which has a clock of its own.
         """
         if not self._is_sqlite:
