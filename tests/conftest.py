@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from tests.db import postgresql
-from tests.support.memory import folder_in_memory
 from tests.support.node import RunningNode, running_node
+from tidings.testing import postgresql
+from tidings.testing.memory import folder_in_memory
 from tidings_db.schema import migrate
 
 _no_postgresql = pytest.StashKey[str]()

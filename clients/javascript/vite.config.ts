@@ -4,7 +4,10 @@ export default defineConfig({
   build: {
     target: "es2022",
     minify: true,
-    lib: { entry: { index: "src/index.ts", node: "src/node.ts", react: "src/react.ts" }, formats: ["es"] },
+    lib: {
+      entry: { index: "src/index.ts", node: "src/node.ts", react: "src/react.ts", testing: "src/testing.ts" },
+      formats: ["es"],
+    },
     rolldownOptions: {
       external: [/^node:/, "socket.io-client", "react"],
       output: { minify: true, chunkFileNames: "core.js" },

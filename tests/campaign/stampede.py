@@ -33,7 +33,7 @@ from bench.profile import py_spy
 from tests.campaign.support.clients import Plain, Refusal
 from tests.campaign.support.lab import SECRET_KEY, Server, ms
 from tests.campaign.support.wire import Ended
-from tests.db import postgresql
+from tidings.testing import postgresql
 from tidings_db import models
 from tidings_db.engine import Database
 from tidings_db.schema import migrate

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.db import postgresql
 from tidings.cli.commands import main
+from tidings.testing import postgresql
 
 DEADLINE_S = 60
 

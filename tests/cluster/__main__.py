@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from tests.db import postgresql
 from tests.support.balancer import balanced
-from tests.support.memory import folder_in_memory
 from tests.support.process import ServerProcess
 from tests.support.redis import redis_program, running_redis
+from tidings.testing import postgresql
+from tidings.testing.memory import folder_in_memory
 from tidings_db.schema import migrate
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.db import postgresql
+from tidings.testing import postgresql
 from tidings_db.engine import Database
 
 

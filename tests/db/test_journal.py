@@ -7,10 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.db import postgresql
 from tests.db.conftest import opened
 from tests.db.rows import add_room, add_user, count_entries
 from tests.support.commits import commits
+from tidings.testing import postgresql
 from tidings_db.connections import Statement
 from tidings_db.engine import Database
 from tidings_db.models import members

@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from tests.db import postgresql
 from tests.db.rows import add_room, count_entries
 from tests.db.test_journal import ENTRY, EXPECTED, NEEDED, ROOM, WRITES, room, run_while_the_head_changes, table_scans
+from tidings.testing import postgresql
 from tidings_db.connections import Statement
 from tidings_db.engine import Database
 from tidings_db.queries import journal, one_message

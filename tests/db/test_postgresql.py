@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, make_url
 
-from tests.db import postgresql
 from tests.db.conftest import opened
 from tests.db.rows import add_room, count_rooms
+from tidings.testing import postgresql
 from tidings_db.engine import Database, Durability, Locks, StoreUnavailable, Write
 from tidings_db.postgresql import HOLDING
 from tidings_db.queries import users

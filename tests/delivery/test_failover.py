@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.db.postgresql import NoServer
 from tests.delivery.support import make_topic, seqs, stored
 from tests.support.client import Client, connected
 from tests.support.failover import Pair, pair
 from tests.support.node import RunningNode, running_node
+from tidings.testing.postgresql import NoServer
 from tidings_db.schema import migrate
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]

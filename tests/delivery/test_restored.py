@@ -14,7 +14,6 @@ from sqlalchemy import Connection, select
 from sqlalchemy.engine import make_url
 
 from tests.conftest import ON_BOTH
-from tests.db import postgresql
 from tests.delivery.support import make_topic, reader, stored
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode, running_node
@@ -22,6 +21,7 @@ from tests.support.timers import Timers
 from tidings.log import epochs
 from tidings.log.epochs import Epochs, MarkFile, Marks
 from tidings.log.retention import DAY_MS, now_ms
+from tidings.testing import postgresql
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.models import entries, rooms, witnesses
 

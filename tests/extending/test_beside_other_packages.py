@@ -72,5 +72,8 @@ async def test_an_application_whose_own_modules_are_called_server_db_and_web_sta
         )
         assert Path(where.strip()).is_relative_to(installed.parents[1])
         assert "usage" in await asyncio.to_thread(_run, str(installed.parent / "tidings-chat"), "--help")
+        (project / "test_kit.py").write_text("def test_it(tidings): assert tidings.user('omar').result().token\n")
+        tested = await asyncio.to_thread(_run, str(installed), "-m", "pytest", "-q", str(project / "test_kit.py"))
+        assert "1 passed" in tested
     finally:
         assert await process.terminate() == 0

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from tests.accounts.guesses import CROWD, ELSEWHERE, HOME, ask, guess
-from tests.db import postgresql
 from tests.nodes.conftest import Registry
 from tests.support.client import Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 from tidings.auth.tokens import now_ms
+from tidings.testing import postgresql
 from tidings_db.models import login_attempts
 
 LIMITED = {

@@ -14,7 +14,6 @@ from sqlalchemy.engine import make_url
 
 import tidings_db.postgresql
 import tidings_db.sqlite
-from tests.db import postgresql
 from tests.delivery.support import principal, store_held
 from tests.rest.problems import problem
 from tests.support.client import DEADLINE_S, Refused, connected
@@ -22,6 +21,7 @@ from tests.support.commits import commits
 from tests.support.node import RunningNode, running_node
 from tidings.log import health, journal
 from tidings.log.messages import AppendMessage
+from tidings.testing import postgresql
 from tidings_db.failures import BUSY_TIMEOUT_MS, COMMAND_TIMEOUT_S
 
 SOON_S = 8.0

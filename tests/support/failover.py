@@ -9,15 +9,26 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from tests.db import postgresql
-from tests.db.postgresql import LocalServer
 from tests.support.client import DEADLINE_S
+from tidings.testing import postgresql
+from tidings.testing.postgresql import LocalServer
+
+
+class Replica(LocalServer):
+    def copy(self, primary: LocalServer) -> None:
+        """Become a replica of a running server, which replays what that commits."""
+        source = ("-h", str(primary.home), "-p", "5432", "-U", "postgres")
+        self.run("pg_basebackup", "-D", self.data, *source, "-R", "-X", "stream", "-c", "fast", "--no-sync")
+
+    def promote(self) -> None:
+        """Take over: it accepts changes when this returns."""
+        self.run("pg_ctl", "-D", self.data, "-w", "promote")
 
 
 class Pair:
     """`url` leads to `primary`, and to `replica` after `fail_over`."""
 
-    def __init__(self, primary: LocalServer, replica: LocalServer) -> None:
+    def __init__(self, primary: LocalServer, replica: Replica) -> None:
         self.url = ""
         self._primary = primary
         self._replica = replica
@@ -105,7 +116,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @asynccontextmanager
 async def pair() -> AsyncIterator[Pair]:
     """Two servers, the replica asynchronous at first. Raises `NoServer`."""
-    primary, replica = LocalServer(), LocalServer()
+    primary, replica = LocalServer(), Replica()
     servers = Pair(primary, replica)
     try:
         await asyncio.to_thread(primary.create)

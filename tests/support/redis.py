@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tests.support.memory import folder_in_memory
+from tidings.testing.memory import folder_in_memory
 
 
 class RedisServer:

@@ -17,8 +17,8 @@ from tests.campaign.support.clients import Plain
 from tests.campaign.support.lab import Area, Lab, Server, pace
 from tests.campaign.support.load import Load, load
 from tests.campaign.support.report import NotTried, Seen
-from tests.db.postgresql import execute
 from tidings.cli.serving import FORCED_EXIT_S
+from tidings.testing.postgresql import execute
 
 area = Area("postgresql")
 KINDS = ("ws", "python websocket", "js websocket")

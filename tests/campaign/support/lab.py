@@ -30,8 +30,8 @@ from bench.cpu import cpu_seconds
 from tests.campaign.support.clients import Plain
 from tests.campaign.support.report import NotTried, Report, Seen
 from tests.campaign.support.wire import HOME, Answer, Ended, ask
-from tests.db import postgresql
 from tests.support.process import ServerProcess
+from tidings.testing import postgresql
 
 PASSWORD = "correct horse"
 SECRET_KEY = "the key of a campaign's servers, 32 bytes and more"

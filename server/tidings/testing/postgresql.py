@@ -1,8 +1,10 @@
-"""Finds a PostgreSQL server for the tests, or starts one."""
+"""Finds a PostgreSQL server for tests, or starts one."""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import os
 import pwd
 import secrets
@@ -10,13 +12,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from tests.support.memory import folder_in_memory
+from tidings.testing.memory import folder_in_memory
 
 DEFAULTS = (
     "postgresql+asyncpg://root@127.0.0.1:5432/postgres",
@@ -51,6 +54,15 @@ def server() -> Iterator[str]:
         yield url
 
 
+@functools.cache
+def shared() -> str:
+    """The URL of a database on one server for the whole process. Raises `NoServer`."""
+    stack = ExitStack()
+    url = stack.enter_context(server())
+    atexit.register(stack.close)
+    return url
+
+
 def _running(reason: NoServer) -> str:
     for url in DEFAULTS:
         with suppress(*CONNECTION_ERRORS):
@@ -71,7 +83,7 @@ def database(server_url: str, options: str = "") -> Iterator[str]:
 
 
 def execute(url: str, *statements: str) -> None:
-    """Run each statement in its own transaction, as CREATE DATABASE requires."""
+    """Run each statement in its own transaction, as CREATE DATABASE requires. Also where an event loop runs."""
 
     async def run() -> None:
         conn = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=30)
@@ -81,13 +93,14 @@ def execute(url: str, *statements: str) -> None:
         finally:
             await conn.close()
 
-    asyncio.run(run())
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, run()).result()
 
 
 class LocalServer:
     """A PostgreSQL server on a Unix socket, with files in a folder of its own. It does not sync to the disk.
 
-    `create` or `copy`, then `start`. `remove` afterwards. Raises `NoServer` if that is not possible here.
+    `create`, then `start`. `remove` afterwards. Raises `NoServer` if that is not possible here.
     """
 
     def __init__(self) -> None:
@@ -103,7 +116,7 @@ class LocalServer:
         # In a folder with a short name: the path of a Unix socket is limited to about 100 bytes.
         self.home = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=folder_in_memory()))
         self.url = f"postgresql+asyncpg://postgres@/postgres?host={self.home}&port=5432"
-        self._data = str(self.home / "data")
+        self.data = str(self.home / "data")
         self._as_user: list[str] = []
         if os.getuid() == 0:  # initdb refuses root
             try:
@@ -116,30 +129,21 @@ class LocalServer:
 
     def create(self) -> None:
         options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-        self._run("initdb", "-D", self._data, *options)
-
-    def copy(self, primary: LocalServer) -> None:
-        """Become a replica of a running server, which replays what that commits."""
-        source = ("-h", str(primary.home), "-p", "5432", "-U", "postgres")
-        self._run("pg_basebackup", "-D", self._data, *source, "-R", "-X", "stream", "-c", "fast", "--no-sync")
+        self.run("initdb", "-D", self.data, *options)
 
     def start(self) -> None:
         # The port only names the Unix socket: the server does not listen on TCP, so it cannot conflict with another.
         options = f"-k {self.home} -c listen_addresses= -c port=5432 -c fsync=off"
-        self._run("pg_ctl", "-D", self._data, "-w", "-o", options, "start")
-
-    def promote(self) -> None:
-        """Let a replica take over: it accepts changes when this returns."""
-        self._run("pg_ctl", "-D", self._data, "-w", "promote")
+        self.run("pg_ctl", "-D", self.data, "-w", "-o", options, "start")
 
     def stop(self) -> None:
         """End it as a crash does."""
-        self._run("pg_ctl", "-D", self._data, "-m", "immediate", "stop")
+        self.run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
 
     def remove(self) -> None:
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def _run(self, program: str, *args: str) -> None:
+    def run(self, program: str, *args: str) -> None:
         log = self.home / "log"
         with log.open("a") as output:
             command = [*self._as_user, str(self._programs / program), *args]
