@@ -98,8 +98,8 @@ class EngineSession(BufferedSession):
         """A poll (GET) is pending."""
         self.last_poll: tuple[str, str] | None = None
         """The parameter `t` of the last poll, and its answer."""
-        self.last_post: str | None = None
-        """The parameter `t` of the last POST."""
+        self.last_post: tuple[str | None, int] | None = None
+        """The parameter `t` of the last POST, and the hash of its body."""
         self.posting: Callable[[], None] | None = None
         """Aborts reading the body of a POST."""
         self._upgrade: Upgrade | None = None
