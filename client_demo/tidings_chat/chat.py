@@ -87,6 +87,7 @@ class Chat:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await self._position.store()
                 await self.reads.send()
                 await self._background.cancel()
         if self.client.unsent:

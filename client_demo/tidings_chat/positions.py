@@ -43,10 +43,12 @@ class ScreenPosition:
         self._moved.discard(room_id)
 
     async def store(self) -> None:
-        moved, self._moved = self._moved, set()
-        with contextlib.suppress(StoreFailed):  # the next move makes up for this one
-            for room_id in moved:
-                await self._store.move(room_id, _CONSUMER, self._shown[room_id])
+        with contextlib.suppress(StoreFailed):  # the next call makes up for this one
+            for room_id in list(self._moved):
+                seq = self._shown[room_id]
+                await self._store.move(room_id, _CONSUMER, seq)
+                if self._shown.get(room_id) == seq:
+                    self._moved.discard(room_id)
 
     async def not_shown(self, room_id: str | None = None) -> AsyncIterator[Entry]:
         """The entries of a room beyond its position; without a room, those that an earlier process has left.

@@ -81,6 +81,9 @@ async def test_a_log_that_went_back_moves_consumers_back(store: SQLiteStore) -> 
     assert await store.position("r", "slow") == (2, 1)
     assert await store.cursors() == {"r": 4}
     assert await store.entries("r", "message", 3, 99) == [message(4, "another")]
+    await store.move("r", "mail", 9)
+    await store.replace("r", [row(2), row(3)], 1, None)
+    assert await store.position("r", "mail") == (3, 1)
 
 
 async def test_the_outbox_keeps_its_order_and_survives(tmp_path: Path) -> None:

@@ -186,8 +186,11 @@ class SQLiteStore:
                 self._put(room_id, message["seq"], "message", message)
             if messages:
                 self._db.execute("INSERT INTO room VALUES (?, ?, ?)", (room_id, messages[-1]["seq"], floor))
-            if common is not None:
-                self._db.execute("UPDATE position SET seq = min(seq, ?) WHERE room_id = ?", (common, room_id))
+            end = (
+                messages[-1]["seq"] if messages else 0
+            )  # no consumer may be beyond it: it would miss what comes next
+            last = end if common is None else min(common, end)
+            self._db.execute("UPDATE position SET seq = min(seq, ?) WHERE room_id = ?", (last, room_id))
 
         await self._transact(replace)
 
