@@ -162,7 +162,10 @@ class MessageChange(Operation[T]):
 
 @dataclass(frozen=True, slots=True)
 class EditMessage(MessageChange[dict[str, Any]]):
-    """Replace the content and data of the actor's message; the result is the message. The same ones are no change, once it is complete."""
+    """Replace the content and data of the actor's message; the result is the message.
+
+    The same ones are no change, unless it streams.
+    """
 
     content: str
     data: str | None = None
