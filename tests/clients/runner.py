@@ -49,13 +49,17 @@ class Driver:
         self._reading = asyncio.create_task(self._read())
         self.received: list[str] = []
         self.shown: list[str] = []
+        self.ever_shown: set[str] = set()
         self.finished = ""
         self.consumes = False
         self.started = False
+        self.observed = 0
+        """The number of observations."""
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
+        while (line := await self._process.stdout.readline()).endswith(b"\n"):  # a kill may cut the last one
+            self.observed += 1
             observation = json.loads(line)
             if number := observation.get("done") or observation.get("failed"):
                 self._answers[number] = observation
@@ -63,6 +67,7 @@ class Driver:
                 self.received.append(observation["message"]["content"])
             elif "timeline" in observation:
                 self.shown = observation["timeline"]
+                self.ever_shown.update(self.shown)
             elif "started" in observation:
                 self.started = True
             elif "finished" in observation:
@@ -93,12 +98,15 @@ class Driver:
         _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (hard if size < 0 else size, hard))
 
-    async def kill(self) -> None:
+    def strike(self) -> None:
         if self._process.returncode is None:
             self._process.kill()
+
+    async def kill(self) -> None:
+        """Returns when all that the process has reported is read."""
+        self.strike()
         await self._process.wait()
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+        await self._reading
 
 
 class Stage:

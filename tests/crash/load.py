@@ -28,6 +28,7 @@ import socketio
 
 from tests.crash.checker import Ack, Change, Entry, History, Send
 from tests.crash.lag import Delivery, LoopLag
+from tests.crash.libraries import Libraries
 from tests.crash.links import Arrival, Device, Link, events_of, history_of
 from tests.crash.rooms import DIRECT, GUESTS, READERS, SENDERS, STRANGER, Rooms, devices
 from tests.crash.senders import Sender
@@ -84,6 +85,7 @@ class Load:
         pause_s: float = 0.0,
         redis: RedisServer | None = None,
         number: signal.Signals = signal.SIGKILL,
+        beside: Libraries | None = None,
     ) -> None:
         """As `record`. `number`: the signal."""
         self.nodes = [Node(server) for server in servers]
@@ -92,6 +94,7 @@ class Load:
         self.is_gentle = number == signal.SIGTERM
         """Whether nodes stop by themselves; then they may refuse requests with `unavailable`."""
         self._number = number
+        self._beside = beside
         self.tokens: dict[str, str] = {}
         self.arrivals: list[Arrival] = []
         self.counts: Counter[str] = Counter()
@@ -209,6 +212,9 @@ class Load:
             rooms = self.rooms.targets(device.user)
             self._senders.append(Sender(self, device, rooms, Random(self._rng.random())))
         async with asyncio.TaskGroup() as group:
+            if self._beside is not None:
+                await self._beside.begin(self)
+                group.create_task(self._beside.run(Random(self._rng.random())))
             for sender in self._senders:
                 group.create_task(sender.run())
             for device in self._devices[len(self._senders) :]:
@@ -407,6 +413,7 @@ async def record(
     redis: RedisServer | None = None,
     targets: Target = Target.NODE,
     number: signal.Signals = signal.SIGKILL,
+    beside: Libraries | None = None,
     **environment: str,
 ) -> Recorded:
     """Kill under load `kills` times; returns the history. Raises any failure that no kill explains.
@@ -417,6 +424,7 @@ async def record(
         redis: joins the nodes.
         targets: what every kill ends, at the same moment.
         number: the signal for nodes; those that get SIGTERM must end with status 0.
+        beside: runs with the load, in topics of its own, on the first node.
     """
     if redis is not None:
         environment["TIDINGS_REDIS_URL"] = redis.url
@@ -427,7 +435,7 @@ async def record(
             path = os.pathsep.join(filter(None, [str(SLOW_DISK), os.environ.get("PYTHONPATH")]))
             common = {"PYTHONPATH": path, "TIDINGS_SECRET_KEY": SECRET_KEY, **environment}
             servers = [Victim(folder / f"node{n}", **common) for n in range(nodes)]
-            return await Load(servers, Random(seed), pause_s, redis, number).run([targets] * kills)
+            return await Load(servers, Random(seed), pause_s, redis, number, beside).run([targets] * kills)
         except BaseException as error:
             error.add_note(f"TIDINGS_CRASH_SEED={seed}")
             raise

@@ -15,7 +15,9 @@ from pathlib import Path
 from tests.campaign.support.lab import Area, Lab
 from tests.campaign.support.load import load
 from tests.campaign.support.report import NotTried, Seen
+from tests.clients.test_promises import BUILT, LIBRARIES
 from tests.crash.checker import check
+from tests.crash.libraries import libraries, violations
 from tests.crash.load import record
 
 area = Area("crashes")
@@ -37,6 +39,18 @@ async def kills(lab: Lab) -> Seen:
         f"{crashes.counts['acknowledged']} acked, {sum(crashes.in_flight)} in flight at the kills; {wrong or 'whole'}"
     )
     return Seen(crashes.kills, WHOLE, seen, not violations and busy, {"seen": dict(crashes.counts)})
+
+
+@area.check("the client libraries send and receive once, in order, when they and the server are killed")
+async def kills_of_libraries(lab: Lab) -> Seen:
+    if not BUILT.exists():
+        raise NotTried("the JavaScript library is not built")
+    cycles, folder = lab.options.cycles or lab.size(4, 30), Path(tempfile.mkdtemp(dir=lab.folder))
+    async with libraries({name: command() for name, command in LIBRARIES.items()}, folder / "stores") as beside:
+        crashes = await record(folder, lab.seed, cycles, pause_s=0.2, beside=beside)
+    wrong = [*violations(beside.seen), *map(str, check(crashes.history))]
+    seen = f"{beside.seen}; {'; '.join(wrong[:3]) or 'whole'}"
+    return Seen(crashes.kills, WHOLE, seen, not wrong and bool(beside.seen.promised))
 
 
 @area.check("stock clients on every transport get the complete log after kills and restarts")

@@ -2,7 +2,7 @@
 
 A kill follows an acknowledgement by a moment. A commit of microseconds would be finished by then, even if the server
 had acknowledged too early. So some commits are delayed before they happen, and some after, before their result is
-known.
+known. And the authors of messages that stream, who are killed too, are soon taken to be silent.
 """
 
 import asyncio
@@ -12,7 +12,10 @@ import time
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
+from tidings.log.streams import Interruptions
+
 LONGEST_S = 0.08
+Interruptions.__init__.__kwdefaults__.update(silence_s=5.0, check_s=0.5)
 
 
 @event.listens_for(Engine, "commit")
