@@ -1,9 +1,6 @@
-"""The terminal client: a chat, and commands for scripts. It is also an example of how to write a client.
+"""The terminal client: a chat, and commands for scripts.
 
-A client has three duties, so that the server's guarantees hold up to the screen:
-
-- It stores a message under its own `client_id` before sending it, and until it is acknowledged (`outbox`).
-- It keeps a cursor per room, which moves only after an entry was shown (`store`), and brings the cursors at every
-  connect (`client`).
-- It handles events in the order of their arrival, and drops entries that the cursor has passed (`client`).
+Sending once, receiving once and in order, and staying connected are the duties of the client library,
+`tidings_client`; this package shows what it receives. It keeps the sign-in (`state`, `account`), how far the screen
+has come (`positions`), and which messages a tail has yet to print (`tail`).
 """

@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 import httpx
 
-from tidings.contract.errors import ErrorCode
 from tidings.contract.models import Credentials
-from tidings_chat.errors import ClientError, Offline, Refused, SignedOut, read_error
-from tidings_chat.store import Store
+from tidings_chat.errors import SignedOut
+from tidings_chat.state import State
+from tidings_client import Conflict, Offline, ProtocolError, Refused, TidingsError, TokenRevoked, Unauthenticated
 
 PROGRAM: Final = "tidings-chat"
 
@@ -33,21 +33,17 @@ USER_AGENT: Final = f"{PROGRAM}/{VERSION} ({platform.system() or 'unknown system
 """Shown in the user's list of sessions."""
 
 AskPassword = Callable[[], Awaitable[str | None]]
-_SIGN_IN_AGAIN: Final = {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
+_SIGN_IN_AGAIN: Final = {"unauthenticated", "token_expired", "token_revoked"}
 
 
 class Account:
     """A user's sign-in on one server. `token` is the newest one; `renew` exchanges it for the next."""
 
-    @classmethod
-    async def open(cls, server: str, store: Store, user: str, password: str | None = None) -> Account:
-        """`user` may be cased differently from the registered username, which the store has after a sign-in."""
-        return cls(server, store, await store.get("username") or user, password)
-
-    def __init__(self, server: str, store: Store, username: str, password: str | None = None) -> None:
+    def __init__(self, server: str, state: State, user: str, password: str | None = None) -> None:
+        """`user` may be cased differently from the registered username, which the state has after a sign-in."""
         self.server = server
-        self.username = username
-        self._store = store
+        self.username = state.get("username") or user
+        self._state = state
         self._password = password
         self._routes: dict[str, str] = {}
         self._http = httpx.AsyncClient(
@@ -57,16 +53,27 @@ class Account:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def token(self) -> str:
-        """Read from the store, because another process of this device may have renewed it."""
-        token = await self._store.get("token")
+    def token(self) -> str:
+        """Read from the state, because another process of this device may have renewed it."""
+        token = self._state.get("token")
         if token is None:
             raise SignedOut("signed out")
         return token
 
-    async def expires_in(self) -> float:
+    async def fresh_token(self) -> str:
+        """A new token for a connection; the present one if it cannot be exchanged now. Raises `SignedOut`."""
+        try:
+            await self.renew()
+        except SignedOut:
+            raise
+        except TidingsError:
+            pass  # the connect says whether the present one is good
+        return self.token()
+
+    def expires_in(self) -> float:
         """Seconds until the token expires, by this machine's clock."""
-        return instant(await self._store.get("expires_at") or "1970-01-01T00:00:00.000Z") - time.time()
+        expires_at = self._state.get("expires_at") or "1970-01-01T00:00:00.000Z"
+        return datetime.fromisoformat(expires_at).timestamp() - time.time()
 
     async def sign_in(self, register: Callable[[], Awaitable[bool]], ask_password: AskPassword) -> None:
         """Use the stored token; else log in; else register the user, if `register` returns True.
@@ -74,7 +81,7 @@ class Account:
         The server answers a wrong password and an unknown user alike, so only the user knows which it was.
         Raises `SignedOut` without a password, and `Refused`.
         """
-        if await self._store.get("token") is not None:
+        if self._state.get("token") is not None:
             try:
                 if await self._is_valid():
                     return
@@ -86,26 +93,24 @@ class Account:
             raise SignedOut(f"a password is needed to sign in as {self.username}: --password or TIDINGS_PASSWORD")
         try:
             await self._sign_in_at("/api/login")
-        except Refused as error:
-            if error.code is not ErrorCode.UNAUTHENTICATED or not await register():
+        except Unauthenticated as error:
+            if not await register():
                 raise
             try:
                 await self._sign_in_at("/api/register")
-            except Refused as refusal:
-                if refusal.code is ErrorCode.CONFLICT:
-                    raise error from None  # the user exists, so the password was wrong
-                raise
+            except Conflict:
+                raise error from None  # the user exists, so the password was wrong
 
     async def renew(self) -> None:
         """Exchange the token for a new one. After it has expired, that takes the password. Raises `SignedOut`."""
         try:
-            await self._keep(await self.request("POST", "/api/refresh"))
+            self._keep(await self.request("POST", "/api/refresh"))
         except Refused as error:
             if error.code not in _SIGN_IN_AGAIN:
                 raise
-            if self._password is None or error.code is ErrorCode.TOKEN_REVOKED:
-                await self._store.put(token=None, expires_at=None)
-                raise SignedOut(f"{error.error.message}: sign in again") from None
+            if self._password is None or isinstance(error, TokenRevoked):
+                self._state.put(token=None, expires_at=None)
+                raise SignedOut(f"{error.message}: sign in again") from None
             await self._sign_in_at("/api/login")
 
     def forget_password(self) -> None:
@@ -114,28 +119,28 @@ class Account:
 
     async def _is_valid(self) -> bool:
         try:
-            await self._set_username((await self.request("GET", "/api/me"))["username"])
+            self._set_username((await self.request("GET", "/api/me"))["username"])
         except Refused as error:
             if error.code in _SIGN_IN_AGAIN:
                 return False
             raise
         return True
 
-    async def _set_username(self, username: str) -> None:
+    def _set_username(self, username: str) -> None:
         self.username = username
-        await self._store.put(username=username)
+        self._state.put(username=username)
 
     async def _sign_in_at(self, path: str) -> None:
         body = {"username": self.username, "password": self._password}
-        await self._keep(await self.request("POST", path, body, signed=False))
+        self._keep(await self.request("POST", path, body, signed=False))
 
-    async def _keep(self, data: dict[str, Any]) -> None:
+    def _keep(self, data: dict[str, Any]) -> None:
         credentials = Credentials.model_validate(data, extra="ignore")
-        await self._set_username(credentials.user.username)
-        await self._store.put(token=credentials.token, expires_at=credentials.expires_at)
+        self._set_username(credentials.user.username)
+        self._state.put(token=credentials.token, expires_at=credentials.expires_at)
 
     async def ask(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """Request an action over REST, without a connection. Raises like `Connection.ask`."""
+        """Request an action over REST, without a connection. Raises like `Client.ask`."""
         method, path = await self._route(action)
         rest = {field: value for field, value in payload.items() if f"{{{field}}}" not in path}
         return await self.request(
@@ -148,7 +153,7 @@ class Account:
         The routes are stored until this client has another version.
         """
         if not self._routes:
-            stored = json.loads(await self._store.get("routes") or "{}")
+            stored = json.loads(self._state.get("routes") or "{}")
             self._routes = stored.get(VERSION, {})
         if action not in self._routes:
             document = await self.request("GET", "/openapi.json", signed=False)
@@ -157,9 +162,9 @@ class Account:
                 for path, operations in document["paths"].items()
                 for method, operation in operations.items()
             }
-            await self._store.put(routes=json.dumps({VERSION: self._routes}))
+            self._state.put(routes=json.dumps({VERSION: self._routes}))
         if action not in self._routes:
-            raise ClientError(f"{self.server} has no route for {action}")
+            raise ProtocolError(f"{self.server} has no route for {action}")
         method, path = self._routes[action].split(" ", 1)
         return method, path
 
@@ -167,7 +172,7 @@ class Account:
         self, method: str, path: str, body: dict[str, Any] | None = None, *, signed: bool = True
     ) -> dict[str, Any]:
         """Send one REST request. Raises `Refused` for a problem document (RFC 9457), `Offline` if no answer comes."""
-        headers = {"Authorization": f"Bearer {await self.token()}"} if signed else {}
+        headers = {"Authorization": f"Bearer {self.token()}"} if signed else {}
         params, content = (body, None) if method in ("GET", "DELETE") else (None, body)
         try:
             answer = await self._http.request(method, path, params=params, json=content, headers=headers)
@@ -199,12 +204,9 @@ def _read(answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         data = None
     if not isinstance(data, dict):
-        raise ClientError(f"{answer.url} does not speak this protocol (HTTP {answer.status_code})")
+        if answer.is_server_error:  # of a proxy, while the server is away
+            raise Offline(f"{answer.url} cannot be reached (HTTP {answer.status_code})")
+        raise ProtocolError(f"{answer.url} does not speak this protocol (HTTP {answer.status_code})")
     if answer.is_success:
         return data
-    raise Refused(read_error({**data, "message": data.get("message") or data.get("detail") or data.get("title")}))
-
-
-def instant(timestamp: str) -> float:
-    """Convert an ISO 8601 timestamp of the wire to seconds since the Unix epoch."""
-    return datetime.fromisoformat(timestamp).timestamp()
+    raise Refused.read({**data, "message": data.get("message") or data.get("detail") or data.get("title")})

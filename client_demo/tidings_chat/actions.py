@@ -47,12 +47,12 @@ V = TypeVar("V", bound=View)
 
 
 async def _ask(context: CommandContext, answer: type[V], action: str, payload: dict[str, Any]) -> V:
-    """Request an action and parse its answer. Raises as `CommandContext.ask`."""
+    """Request an action and parse its answer. Raises like `CommandContext.ask`."""
     return answer.model_validate(await context.ask(action, payload), extra="ignore")
 
 
 async def _ask_in_room(context: CommandContext, answer: type[V], action: str, **payload: Any) -> V:
-    """Request an action on the current room and parse its answer. Raises as `CommandContext.ask_in_room`."""
+    """Request an action on the current room and parse its answer. Raises like `CommandContext.ask_in_room`."""
     return answer.model_validate(await context.ask_in_room(action, **payload), extra="ignore")
 
 

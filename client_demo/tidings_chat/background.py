@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
-from tidings_chat.errors import Offline, Refused
+from tidings_client import TidingsError
 
 
 class BackgroundTasks:
@@ -27,5 +27,5 @@ class BackgroundTasks:
 
 
 async def _ignoring_refusals(work: Coroutine[Any, Any, Any]) -> None:
-    with contextlib.suppress(Offline, Refused):
+    with contextlib.suppress(TidingsError):
         await work

@@ -11,23 +11,25 @@ from typing import Any, Final
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from rich.console import RenderableType
 
-from tidings.contract.errors import Error
+from tidings.contract.events import Ready, RoomAdded, RoomRemoved
 from tidings.contract.models import History, Message, Room, View
 from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.arguments import find_message
 from tidings_chat.background import BackgroundTasks
-from tidings_chat.client import Client
-from tidings_chat.connection import Event
-from tidings_chat.errors import ClientError, InvalidCommand, Refused
+from tidings_chat.errors import InvalidCommand, why_ended
 from tidings_chat.event_display import EventDisplay
+from tidings_chat.events import read_event
 from tidings_chat.message_cache import MessageCache
 from tidings_chat.navigation import Navigation
+from tidings_chat.positions import ReadMarks, ScreenPosition
 from tidings_chat.registry import Commands, is_command
+from tidings_chat.rooms import Rooms
 from tidings_chat.roster import TYPING_LASTS, Roster
 from tidings_chat.screen import Screen
 from tidings_chat.shortcuts import RoomKeys, suggestions
-from tidings_chat.store import RoomRef, Store, Unsent
+from tidings_chat.state import RoomRef, State
+from tidings_client import Client, Offline, Refused, Status, TidingsError, Unsent
 
 _TYPING_EVERY: Final = 3.0
 
@@ -36,58 +38,99 @@ class Chat:
     """Implements `registry.CommandContext` over the live connection, in the room that is open."""
 
     def __init__(
-        self, account: Account, store: Store, device: str, commands: Commands[Chat], *, bell: bool = True
+        self, account: Account, state: State, client: Client, commands: Commands[Chat], *, bell: bool = True
     ) -> None:
         """`bell`: whether the terminal rings for mentions and direct messages."""
         self.account = account
-        self.device = device
-        self.client = Client(account, store, device, self._show, self._show_offline, self._show_refused)
+        self.device = client.device
+        self.client = client
+        self.rooms = Rooms()
         self.screen = Screen(self._prompt, self._status, self._suggest, self._typed, self._switch)
         self.keys = RoomKeys()
+        self.reads = ReadMarks(client)
         self.leaving = False
-        self._store = store
+        self._state = state
         self._commands = commands
         self._messages = MessageCache()
         self._roster = Roster(account.username)
         self._background = BackgroundTasks()
-        self.navigation = Navigation(self.client, store, self.screen, self._roster, self._background)
+        self.navigation = Navigation(client, self.rooms, state, self.screen, self._roster, self._background)
         self.display = EventDisplay(
-            self.client, self.screen, self.navigation, self._messages, self._roster, self.keys, bell=bell
+            account.username,
+            self.rooms,
+            self.screen,
+            self.navigation,
+            self._messages,
+            self._roster,
+            self.keys,
+            self.reads.mark,
+            bell=bell,
         )
+        self._position = ScreenPosition(client.store)
+        self._events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        client.on("*", lambda name, *payload: self._events.put_nowait((name, payload)))
         self._sent_typing_at = 0.0
 
     async def run(self) -> None:
-        """Run until the user leaves. Raises what `Client.run` raises."""
+        """Run until the user leaves. Raises the error by which the client has ended."""
         with self.screen:
-            running = asyncio.create_task(self.client.run())
-            reading = asyncio.create_task(self._read_lines())
+            tasks = [
+                asyncio.create_task(part) for part in (self._show_events(), self._read_lines(), self.reads.run())
+            ]
             try:
-                await asyncio.wait([running, reading], return_when=asyncio.FIRST_COMPLETED)
-                if running.done():
-                    running.result()
-                reading.result()
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if self.client.is_closed:
+                    raise why_ended(self.client.ended())
+                for task in done:
+                    task.result()
             finally:
-                if self.client.is_open:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(1):
-                            await self.client.send_markers()
-                for task in (running, reading):
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(running, reading, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await self._position.store()
+                await self.reads.send()
                 await self._background.cancel()
-        if self._store.unsent:
-            print(f"{_messages(self._store.unsent)} not sent yet: they will be when you come back.")
+        if self.client.unsent:
+            print(f"{_messages(len(self.client.unsent))} not sent yet: they will be when you come back.")
 
     # Events
 
-    async def _show(self, event: Event) -> None:
-        await self.display.show(event)
+    async def _show_events(self) -> None:
+        """Show what the client has received, in order, until it has ended."""
+        while not self.client.is_closed:
+            name, payload = await self._events.get()
+            match payload:
+                case [Status(state="offline", reason=reason)]:
+                    self.display.show_offline(reason)
+                case [Unsent() as unsent, Refused() as error]:
+                    self.display.show_refused(unsent, error)
+                case [dict() as data]:
+                    await self._show(name, data)
+            self.screen.redraw()
+            if self._events.empty():
+                await self._position.store()
 
-    def _show_offline(self, reason: str) -> None:
-        self.display.show_offline(reason)
-
-    def _show_refused(self, unsent: Unsent, error: Error) -> None:
-        self.display.show_refused(unsent, error)
+    async def _show(self, name: str, data: dict[str, Any]) -> None:
+        if name == "connect":
+            with contextlib.suppress(Offline, Refused):  # the next connect loads them
+                await self.rooms.load(self.client.ask)
+            async for entry in self._position.not_shown():
+                await self._show(entry.name, entry.data)
+        elif name == "reset" and "event" not in data:  # an application's event may have this name, too
+            self._position.forget(data["room_id"])
+            self.display.show_reset(data["room_id"])
+            async for entry in self._position.not_shown(data["room_id"]):
+                await self._show(entry.name, entry.data)
+        elif self._position.passes(data) and (event := read_event(name, data)) is not None:
+            if isinstance(event, RoomAdded):
+                self.rooms.add(event.room)
+            elif isinstance(event, Ready):
+                self._state.put(expires_at=event.token_expires_at)
+            self.rooms.apply(event, self.account.username)
+            self.display.show(name, event)
+            if isinstance(event, RoomRemoved):
+                self.rooms.remove(event.room_id)
+                self._position.forget(event.room_id)
 
     # The input line
 
@@ -114,7 +157,7 @@ class Chat:
                 await self.send(self.navigation.current.ref, text)
         except Refused as error:
             self.screen.print(render.note(str(error), "red"))
-        except ClientError as error:
+        except TidingsError as error:
             self.screen.print(render.note(str(error), "yellow"))
 
     def _switch(self, key: int) -> None:
@@ -127,7 +170,7 @@ class Chat:
         """Send a typing notice, at most every `_TYPING_EVERY` seconds; for an empty line, that typing has stopped."""
         typing = bool(line) and not line.startswith("/")
         current = self.navigation.current
-        if current is None or current.room_id is None or not self.client.is_open:
+        if current is None or current.room_id is None or not self._is_online:
             return
         now = time.monotonic()
         if typing and now - self._sent_typing_at > _TYPING_EVERY:
@@ -140,31 +183,40 @@ class Chat:
 
     # Sending
 
+    @property
+    def _is_online(self) -> bool:
+        return self.client.status.state == "online"
+
     async def send(self, room: RoomRef, content: str, reply_to: str | None = None) -> None:
-        await self.client.outbox.send(room, content, reply_to)
+        await self.client.room(**room).enqueue(content, reply_to=reply_to)
         self._sent_typing_at = 0.0
-        if not self.client.is_open:
+        if not self._is_online:
             self.screen.print(render.note(f"waits to be sent: {content}"))
 
-    async def last_unsent(self) -> Unsent | None:
+    def last_unsent(self) -> Unsent | None:
         """The user's newest message to the open room, if it is not acknowledged."""
         current = self.navigation.current
         if current is None:
             return None
         # A message that was written before the conversation existed refers to it by the username.
-        by_username = await self._store.last_unsent({"username": current.title.removeprefix("@")})
-        return await self._store.last_unsent(current.ref) or by_username
+        references = (current.ref, {"username": current.title.removeprefix("@")})
+        waiting = [
+            unsent
+            for unsent in self.client.unsent
+            if any(ref.items() <= unsent.payload.items() for ref in references)
+        ]
+        return waiting[-1] if waiting else None
 
     async def change(self, unsent: Unsent, content: str) -> bool:
         """Replace the content of an unsent message; False if it was sent meanwhile."""
-        changed = await self._store.change(unsent, content)
-        if changed and not self.client.is_open:
+        changed = await unsent.edit(content)
+        if changed and not self._is_online:
             self.screen.print(render.note(f"waits to be sent: {content}"))
         return changed
 
     async def withdraw(self, unsent: Unsent) -> bool:
         """Delete an unsent message; False if the server may have it."""
-        withdrawn = await self._store.withdraw(unsent)
+        withdrawn = await unsent.withdraw()
         if withdrawn:
             self.screen.print(render.note(f"will not be sent: {unsent.content}"))
         return withdrawn
@@ -213,10 +265,10 @@ class Chat:
         return await self.screen.secret(prompt)
 
     async def entered(self, room: Room) -> None:
-        await self.navigation.open(room)
+        self.navigation.open(room)
 
     def title_of(self, room_id: str) -> str:
-        return self.client.rooms.title(room_id)
+        return self.rooms.title(room_id)
 
     # The prompt and the status bar
 
@@ -225,26 +277,26 @@ class Chat:
         return render.visible(current.title) if current else "no room"
 
     def _status(self) -> StyleAndTextTuples:
-        online = self.client.is_open
+        online = self._is_online
         current = self.navigation.current
         parts: list[tuple[str, str]] = [
             ("class:bar.good" if online else "class:bar.bad", " ● " if online else " ○ "),
             ("", self.account.username),
         ]
-        if self._store.unsent:
-            parts.append(("class:bar.bad", f"  {_messages(self._store.unsent)} to send"))
+        if self.client.unsent:
+            parts.append(("class:bar.bad", f"  {_messages(len(self.client.unsent))} to send"))
         if not online:
             parts.append(("class:bar.bad", f"  {self.display.offline_reason or 'not connected'}"))
         if current is not None and current.room_id is not None:
             parts += self._roster.status(current.room_id, online=online)
-        self.keys.assign(self.client.rooms)
-        rooms = self.keys.bar(self.client.rooms, current.room_id if current else None)
+        self.keys.assign(self.rooms)
+        rooms = self.keys.bar(self.rooms, current.room_id if current else None)
         if rooms:
             parts += [("", "\n"), *rooms]
         return [(style, render.visible(text, keep="\n")) for style, text in parts]
 
     def _suggest(self, line: str) -> Iterable[str]:
-        return suggestions(line, self._commands.names, self.client.rooms, self._roster.names)
+        return suggestions(line, self._commands.names, self.rooms, self._roster.names)
 
 
 def _messages(count: int) -> str:

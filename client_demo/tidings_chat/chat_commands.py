@@ -10,16 +10,17 @@ from typing import Any, Final
 from rich.table import Table as Grid
 from rich.text import Text
 
-from tidings.contract.errors import ErrorCode
 from tidings.contract.models import ConnectedRoom, History, Profile, Room
 from tidings_chat import actions, registry, render
 from tidings_chat.actions import ACTIONS
 from tidings_chat.arguments import number_and_text
 from tidings_chat.chat import Chat
-from tidings_chat.errors import InvalidCommand, Refused
+from tidings_chat.errors import InvalidCommand
 from tidings_chat.navigation import CurrentRoom
 from tidings_chat.registry import Command, CommandTable
 from tidings_chat.rooms import all_rooms, title
+from tidings_chat.scripts import UNKNOWN
+from tidings_client import Refused
 
 _TABLE: Final[CommandTable[Chat]] = CommandTable()
 _command = _TABLE.command
@@ -45,7 +46,7 @@ async def join(chat: Chat, topic: str) -> None:
     with chat.navigation.joining(topic):
         data = await chat.ask("connect_to_room", {"topic_name": topic})
     entered = ConnectedRoom.model_validate(data, extra="ignore")
-    await chat.navigation.open(entered.room)
+    chat.navigation.open(entered.room)
     chat.screen.print(render.note(f"{title(entered.room)}: {', '.join(entered.usernames) or 'nobody'} online"))
     await _show_recent(chat, entered.room)
 
@@ -57,7 +58,7 @@ async def create(chat: Chat, rest: str) -> None:
     with chat.navigation.joining(name):
         data = await chat.ask("create", {"topic_name": name, "is_private": "--private" in words})
     room = Room.model_validate(data, extra="ignore")
-    await chat.navigation.open(room)
+    chat.navigation.open(room)
     hint = "/invite others" if room.is_private else "anybody may join"
     chat.screen.print(render.note(f"{title(room)} is yours: {hint}"))
 
@@ -77,7 +78,7 @@ async def join_link(chat: Chat, rest: str) -> None:
 
 
 async def _show_recent_here(chat: Chat) -> None:
-    room = chat.client.rooms.get(_current(chat).room_id or "")
+    room = chat.rooms.get(_current(chat).room_id or "")
     if room is not None and room.last_seq:
         await _show_recent(chat, room)
 
@@ -86,26 +87,26 @@ async def _show_recent_here(chat: Chat) -> None:
 async def leave(chat: Chat, _: str) -> None:
     current = _current(chat)
     await chat.ask("unsubscribe", current.ref)
-    await chat.navigation.close()
+    chat.navigation.close()
     chat.screen.print(render.note(f"you have left {current.title}"))
 
 
 @_command("open", "ROOM-or-USER", "open one of your rooms, or a conversation", group=_ROOMS)
 async def open_room(chat: Chat, name: str) -> None:
-    room = chat.client.rooms.find(name) or chat.client.rooms.find(name.lstrip("#@"))
+    room = chat.rooms.find(name) or chat.rooms.find(name.lstrip("#@"))
     if room is not None:
-        await chat.navigation.open(room)
+        chat.navigation.open(room)
         chat.screen.print(render.heading(title(room)))
         await _show_recent(chat, room)
         return
     try:
         profile = await chat.ask("get_profile", {"username": name.removeprefix("@")})
     except Refused as error:
-        if error.code not in (ErrorCode.NOT_FOUND, ErrorCode.INVALID):
+        if error.code not in UNKNOWN:
             raise
         raise InvalidCommand(f"no room of yours and no user is called {name}; /join enters a topic") from None
     username = Profile.model_validate(profile, extra="ignore").username
-    await chat.navigation.open_conversation(username)
+    chat.navigation.open_conversation(username)
     chat.screen.print(render.note(f"nothing said to {username} yet"))
 
 
@@ -115,7 +116,7 @@ async def _show_recent(chat: Chat, room: Room, limit: int = 20) -> None:
     page = History.model_validate(data, extra="ignore").messages
     chat.display.show_page(page)
     if page:
-        chat.client.read(room.room_id, max(page[-1].seq, room.last_seq))
+        chat.reads.mark(room.room_id, max(page[-1].seq, room.last_seq))
 
 
 @_command("msg", "USER TEXT", "send a direct message without leaving this room", group=_MESSAGES)
@@ -136,14 +137,14 @@ async def reply(chat: Chat, rest: str) -> None:
 @_command("edit", "N TEXT", "change one of your messages; . is your last one", group=_MESSAGES)
 async def edit(chat: Chat, rest: str) -> None:
     reference, text = number_and_text(rest, "/edit N TEXT")
-    unsent = await chat.last_unsent() if reference == "." else None
+    unsent = chat.last_unsent() if reference == "." else None
     if unsent is None or not await chat.change(unsent, text):
         await actions.edit(chat, rest)
 
 
 @_command("delete", "N", "delete a message; . is your last one", group=_MESSAGES)
 async def delete(chat: Chat, reference: str) -> None:
-    unsent = await chat.last_unsent() if reference == "." else None
+    unsent = chat.last_unsent() if reference == "." else None
     if unsent is None:
         await actions.delete(chat, reference)
     elif not await chat.withdraw(unsent):
@@ -161,7 +162,7 @@ async def history(chat: Chat, count: str) -> None:
 
 @_command("whoami", "", "show your username, server and device", group=_CLIENT)
 async def whoami(chat: Chat, _: str) -> None:
-    hours = await chat.account.expires_in() / 3600
+    hours = chat.account.expires_in() / 3600
     chat.screen.print(
         render.note(
             f"{chat.account.username} on {chat.account.server}, device {chat.device}, signed in for {hours:.1f} h"

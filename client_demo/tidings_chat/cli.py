@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 from tidings_chat import render, scripts
 from tidings_chat.account import PROGRAM, VERSION, Account, username_of
 from tidings_chat.actions import ACTIONS
-from tidings_chat.errors import ClientError, Refused
+from tidings_chat.errors import Busy
 from tidings_chat.registry import run
 from tidings_chat.rooms import title
-from tidings_chat.store import Store, default_directory, state_path
+from tidings_chat.state import State, default_directory, state_path
+from tidings_client import Refused, StoreInUse, TidingsError, connect
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(_run(args))
     except Refused as error:
-        print(render.visible(f"{error.code}: {error.error.message}"), file=sys.stderr)
-    except ClientError as error:
+        print(render.visible(f"{error.code}: {error.message}"), file=sys.stderr)
+    except TidingsError as error:
         print(render.visible(str(error)), file=sys.stderr)
     except KeyboardInterrupt:
         return 130
@@ -125,15 +126,19 @@ async def _run(args: argparse.Namespace) -> int:
         user = await username_of(args.server, args.token)
     if not user:
         _usage("--user or --token is required")
-    device = args.device if args.command != "tail" else _tail_device(args.device)
     path = state_path(args.state or default_directory(), args.server, user, args.device)
-    async with Store(path, device) as store:
+    device = args.device if args.command != "tail" else _tail_device(args.device)
+    with State(path) as state:
         if args.token:
-            await store.put(token=args.token, expires_at=None)
-        account = await Account.open(args.server, store, user, args.password or os.environ.get("TIDINGS_PASSWORD"))
+            state.put(token=args.token, expires_at=None)
+        account = Account(args.server, state, user, args.password or os.environ.get("TIDINGS_PASSWORD"))
         try:
             await account.sign_in(lambda: _may_register(args, user), lambda: _ask_password(user))
-            return await _command(args, account, store, device)
+            return await _command(args, account, state, device)
+        except StoreInUse:
+            raise Busy(
+                f"another process receives as device {device!r}: choose another --device for this one"
+            ) from None
         finally:
             await account.close()
 
@@ -144,14 +149,15 @@ def _tail_device(device: str) -> str:
     return name if len(name) <= 64 else f"{hashlib.sha256(name.encode()).hexdigest()[:32]} tail"
 
 
-async def _command(args: argparse.Namespace, account: Account, store: Store, device: str) -> int:
+async def _command(args: argparse.Namespace, account: Account, state: State, device: str) -> int:
     match args.command:
         case None:
             from tidings_chat.chat import Chat  # its imports are slow, and `send` does not need them
             from tidings_chat.chat_commands import ChatCommands
 
-            with store.receiving():
-                await Chat(account, store, device, ChatCommands(), bell=args.bell).run()
+            store, token = await state.store("chat", device, has_outbox=True), account.fresh_token
+            async with connect(account.server, token, store=store, device=device, wait=False) as client:
+                await Chat(account, state, client, ChatCommands(), bell=args.bell).run()
         case "send":
             text = sys.stdin.read().removesuffix("\n") if args.text == "-" else args.text
             reply_to = None
@@ -166,7 +172,10 @@ async def _command(args: argparse.Namespace, account: Account, store: Store, dev
         case "tail":
             from tidings_chat.tail import Tail
 
-            tail = Tail(args.room, as_json=args.json, changes=args.changes, events=args.events, count=args.count)
+            tail = Tail(
+                state, args.room, as_json=args.json, changes=args.changes, events=args.events, count=args.count
+            )
+            store = await state.store("tail", device)
             return 0 if await tail.run(account, store, device, args.timeout) else 1
         case "rooms":
             scripts.print_rooms(await scripts.rooms(account, everything=args.all), as_json=args.json)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from tidings.contract.errors import Error
 from tidings.contract.events import (
     MemberChanged,
     MessageAppend,
@@ -21,15 +20,13 @@ from tidings.contract.events import (
 )
 from tidings.contract.models import ApplicationEvent, Message, Posting, Receipt, Room, RoomKind, View
 from tidings_chat import render
-from tidings_chat.client import Client
-from tidings_chat.connection import Event
 from tidings_chat.message_cache import MessageCache
 from tidings_chat.navigation import Navigation
-from tidings_chat.rooms import title
+from tidings_chat.rooms import Rooms, title
 from tidings_chat.roster import Roster
 from tidings_chat.screen import Screen
 from tidings_chat.shortcuts import RoomKeys
-from tidings_chat.store import Unsent
+from tidings_client import Refused, Unsent
 
 _BELL_EVERY: Final = 1.0
 
@@ -37,19 +34,23 @@ _BELL_EVERY: Final = 1.0
 class EventDisplay:
     def __init__(
         self,
-        client: Client,
+        me: str,
+        rooms: Rooms,
         screen: Screen,
         navigation: Navigation,
         messages: MessageCache,
         roster: Roster,
         keys: RoomKeys,
+        read: Callable[[str, int], None],
         *,
         bell: bool,
     ) -> None:
+        """`read`: called with each room and seq that the user has seen."""
         self.offline_reason = "connecting…"
         """Empty while connected."""
-        self._client = client
-        self._me = client.account.username
+        self._me = me
+        self._rooms = rooms
+        self._read = read
         self._screen = screen
         self._navigation = navigation
         self._messages = messages
@@ -60,16 +61,14 @@ class EventDisplay:
         self._day = ""
         self._greeted = False
 
-    async def show(self, event: Event) -> None:
-        match event.data:
-            case None:
-                self.offline_reason = ""
+    def show(self, name: str, event: View) -> None:
+        match event:
             case Message() as message:
                 self._show_message(message)
             case MessageAppend() as piece:
                 self._show_append(piece)
             case MessageChanged() as change:
-                self._show_change(event.name, change)
+                self._show_change(name, change)
             case MemberChanged() as change:
                 self._show_member(change)
             case RoomChanged() as change if change.title is not None:
@@ -81,11 +80,11 @@ class EventDisplay:
             case RoomEntry() as entry:
                 self._show_entry(entry)
             case RoomAdded(room=room):
-                await self._show_added(room)
+                self._show_added(room)
             case RoomRemoved() as removed:
-                await self._show_removed(removed)
+                self._show_removed(removed)
             case Ready() as ready:
-                await self._show_ready(ready)
+                self._show_ready(ready)
             case TypingNow() as typing:
                 self._roster.set_typing(typing)
             case Receipt() as receipt:
@@ -108,7 +107,7 @@ class EventDisplay:
         self._roster.clear_typing()
         self._screen.redraw()
 
-    def show_refused(self, unsent: Unsent, error: Error) -> None:
+    def show_refused(self, unsent: Unsent, error: Refused) -> None:
         self._screen.print(render.note(f"not sent: {unsent.content} — {error.message} ({error.code})", "red"))
 
     def _show_message(self, message: Message) -> None:
@@ -120,7 +119,7 @@ class EventDisplay:
             self._print_new(message)
         self._roster.sent(message)
         if self._navigation.is_open(message.room_id):
-            self._client.read(message.room_id, message.seq)
+            self._read(message.room_id, message.seq)
 
     def _print_new(self, message: Message) -> None:
         self._print_message(message)
@@ -139,7 +138,7 @@ class EventDisplay:
 
     def _is_personal(self, message: Message) -> bool:
         """Whether it is a direct message, or mentions the user. It is printed in every room."""
-        room = self._client.rooms.get(message.room_id)
+        room = self._rooms.get(message.room_id)
         return (room is not None and room.kind is RoomKind.DIRECT) or self._me in message.mentions
 
     def _print_message(self, message: Message, *, in_open_room: bool = False) -> None:
@@ -150,7 +149,7 @@ class EventDisplay:
             self._day = day
             self._screen.print(render.heading(day))
         is_here = in_open_room or self._navigation.is_open(message.room_id)
-        room = "" if is_here else self._client.rooms.title(message.room_id)
+        room = "" if is_here else self._rooms.title(message.room_id)
         replied = self._messages.find(message.room_id, message.reply_to) if message.reply_to else None
         self._screen.print(render.message(message, self._me, room, replied))
 
@@ -168,7 +167,7 @@ class EventDisplay:
             if before is None or before.state == "streaming":
                 self._print_new(change.message)
         elif before != change.message and (self._belongs_here(change.room_id) or self._is_personal(change.message)):
-            room = "" if self._navigation.is_open(change.room_id) else self._client.rooms.title(change.room_id)
+            room = "" if self._navigation.is_open(change.room_id) else self._rooms.title(change.room_id)
             self._screen.print(render.changed(name, before, change.message, self._me, room))
 
     def _show_member(self, change: MemberChanged) -> None:
@@ -180,7 +179,7 @@ class EventDisplay:
         if not is_me or change.role is not None:
             self._roster.names.add(change.username)
             if is_me or self._belongs_here(change.room_id):
-                self._screen.print(render.member(change, self._client.rooms.title(change.room_id), is_me=is_me))
+                self._screen.print(render.member(change, self._rooms.title(change.room_id), is_me=is_me))
 
     def _show_title(self, change: RoomChanged) -> None:
         if self._belongs_here(change.room_id):
@@ -191,21 +190,21 @@ class EventDisplay:
     def _show_posting(self, change: RoomChanged) -> None:
         if self._belongs_here(change.room_id):
             who = "only moderators write" if change.posting is Posting.MODERATORS else "all members may write"
-            self._screen.print(render.note(f"{who} to {self._client.rooms.title(change.room_id)} now"))
+            self._screen.print(render.note(f"{who} to {self._rooms.title(change.room_id)} now"))
 
     def _show_published(self, published: ApplicationEvent) -> None:
         if self._belongs_here(published.room_id):
-            room = "" if self._navigation.is_open(published.room_id) else self._client.rooms.title(published.room_id)
+            room = "" if self._navigation.is_open(published.room_id) else self._rooms.title(published.room_id)
             self._screen.print(render.published(published, room))
 
     def _show_entry(self, entry: RoomEntry) -> None:
         """Print an entry that has no text of its own, in the words of the contract."""
         if self._belongs_here(entry.room_id):
-            self._screen.print(render.entry(entry, self._client.rooms.title(entry.room_id)))
+            self._screen.print(render.entry(entry, self._rooms.title(entry.room_id)))
 
-    async def _show_added(self, room: Room) -> None:
+    def _show_added(self, room: Room) -> None:
         if self._navigation.begins(room):
-            await self._navigation.open(room)
+            self._navigation.open(room)
         elif (
             self._greeted
             and room.kind is not RoomKind.DIRECT
@@ -215,12 +214,12 @@ class EventDisplay:
             name = room.topic_name or room.title or room.room_id
             self._screen.print(render.note(f"you are in {title(room)} now: /open {name}"))
 
-    async def _show_removed(self, removed: RoomRemoved) -> None:
-        if self._client.rooms.get(removed.room_id) is not None:
-            name = self._client.rooms.title(removed.room_id)
+    def _show_removed(self, removed: RoomRemoved) -> None:
+        if self._rooms.get(removed.room_id) is not None:
+            name = self._rooms.title(removed.room_id)
             self._screen.print(render.note(f"you are no longer in {name}: {removed.reason}"))
         if self._navigation.is_open(removed.room_id):
-            await self._navigation.close()
+            self._navigation.close()
 
     def _show_presence(self, presence: Presence) -> None:
         self._roster.set_online(presence.username, presence.online)
@@ -228,20 +227,21 @@ class EventDisplay:
         if current and current.title == f"@{presence.username}":
             self._screen.print(render.note(f"{presence.username} is {'online' if presence.online else 'offline'}"))
 
-    async def _show_ready(self, ready: Ready) -> None:
-        for room_id in ready.reset:
-            self._messages.forget(room_id)
-            name = self._client.rooms.title(room_id)
-            self._screen.print(render.note(f"the history of {name} has changed: /history"))
+    def show_reset(self, room_id: str) -> None:
+        self._messages.forget(room_id)
+        self._screen.print(render.note(f"the history of {self._rooms.title(room_id)} has changed: /history"))
+
+    def _show_ready(self, ready: Ready) -> None:
+        self.offline_reason = ""
         if ready.replayed:
             self._screen.print(render.note(f"↑ {ready.replayed} while you were away"))
         if self._greeted:
             self._screen.print(render.note("connected again"))
             return
         self._greeted = True
-        self._keys.assign(self._client.rooms)
+        self._keys.assign(self._rooms)
         self._screen.print(
-            render.rooms(self._client.rooms, self._keys.key),
+            render.rooms(self._rooms, self._keys.key),
             render.note("/help lists the commands, Tab completes."),
         )
-        await self._navigation.open_last()
+        self._navigation.open_last()

@@ -1,4 +1,4 @@
-"""The messages that were shown or that a command refers to, in their current state. The server has all of them."""
+"""The messages as they were shown last, for the commands that refer to them and to show what has changed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Final
 
 from tidings.contract.events import MessageChanged
 from tidings.contract.models import Message
+from tidings_client.timeline import newest
 
 _CAPACITY: Final = 1000
 """Messages per room; older ones can be loaded again."""
@@ -16,20 +17,12 @@ class MessageCache:
         self._rooms: dict[str, dict[int, Message]] = {}
 
     def add(self, message: Message) -> Message:
-        """Store a message of an event or of a page of history, and return its newest state.
-
-        An answer may be older than an event that arrived before it, so a deletion, a later edit or an end is kept.
-        """
+        """Store a message of an event or of a page of history, and return its newest state."""
         room = self._rooms.setdefault(message.room_id, {})
-        stored = room.get(message.seq)
-        if stored is not None:
-            has_ended = stored.state != "streaming" == message.state
-            if stored.deleted or has_ended or (stored.edited_at or "") > (message.edited_at or ""):
-                return stored
-        room[message.seq] = message
+        room[message.seq] = newest(room.get(message.seq), message)
         if len(room) > _CAPACITY:
             del room[min(room)]
-        return message
+        return room.get(message.seq, message)
 
     def change(self, event: MessageChanged) -> Message | None:
         """Store a message as an edit, a deletion or a reaction left it; return its former state, if known."""

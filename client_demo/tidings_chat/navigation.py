@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from tidings.contract.models import Members, Receipts, Room, RoomKind
 from tidings_chat.background import BackgroundTasks
-from tidings_chat.client import Client
-from tidings_chat.rooms import title
+from tidings_chat.rooms import Rooms, title
 from tidings_chat.roster import Roster
 from tidings_chat.screen import Screen
-from tidings_chat.store import RoomRef, Store
+from tidings_chat.state import RoomRef, State
+from tidings_client import Client
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,21 @@ class CurrentRoom:
 
 
 class Navigation:
-    """Opens and leaves rooms. The store remembers the open room for the next start."""
+    """Opens and leaves rooms. The state remembers the open room for the next start."""
 
     def __init__(
-        self, client: Client, store: Store, screen: Screen, roster: Roster, background: BackgroundTasks
+        self,
+        client: Client,
+        rooms: Rooms,
+        state: State,
+        screen: Screen,
+        roster: Roster,
+        background: BackgroundTasks,
     ) -> None:
         self.current: CurrentRoom | None = None
         self._client = client
-        self._store = store
+        self._rooms = rooms
+        self._state = state
         self._screen = screen
         self._roster = roster
         self._background = background
@@ -41,35 +48,35 @@ class Navigation:
     def is_open(self, room_id: str) -> bool:
         return self.current is not None and self.current.room_id == room_id
 
-    async def open(self, room: Room) -> None:
-        self._client.rooms.add(room)
-        await self._set(CurrentRoom({"room_id": room.room_id}, title(room), room.room_id))
-        if room.last_message is not None and room.last_message.sender == self._client.account.username:
-            self._roster.sent(room.last_message)
+    def open(self, room: Room) -> None:
+        self._rooms.add(room)
+        self._set(CurrentRoom({"room_id": room.room_id}, title(room), room.room_id))
+        if room.last_message is not None:
+            self._roster.show_last(room.last_message)
         self.refresh_members(room.room_id)
         self._background.start(self._load_receipts(room.room_id))
 
-    async def open_last(self) -> None:
+    def open_last(self) -> None:
         """Open the room that was open when the client was last used, if the user is still in it."""
-        room = self._client.rooms.get(await self._store.get("open") or "")
+        room = self._rooms.get(self._state.get("open") or "")
         if room is not None:
-            await self.open(room)
+            self.open(room)
 
-    async def open_conversation(self, username: str) -> None:
+    def open_conversation(self, username: str) -> None:
         """Open the conversation with a user before it exists on the server."""
-        await self._set(CurrentRoom({"username": username}, f"@{username}", None))
+        self._set(CurrentRoom({"username": username}, f"@{username}", None))
 
-    async def close(self) -> None:
-        await self._set(None)
+    def close(self) -> None:
+        self._set(None)
 
-    async def _set(self, current: CurrentRoom | None) -> None:
+    def _set(self, current: CurrentRoom | None) -> None:
         self.current = current
-        await self._store.put(open=current.room_id if current else None)
+        self._state.put(open=current.room_id if current else None)
         self._screen.redraw()
 
     def rename(self, room_id: str) -> None:
         """Show the new title of a room, if it is the open one."""
-        room = self._client.rooms.get(room_id)
+        room = self._rooms.get(room_id)
         if self.current is not None and room is not None and self.is_open(room_id):
             self.current = replace(self.current, title=title(room))
 

@@ -58,7 +58,7 @@ class Commands(Protocol[C_contra]):
     def names(self) -> Sequence[str]: ...
 
     async def run(self, context: C_contra, line: str) -> None:
-        """Run a line that starts with a slash. Raises `ClientError`."""
+        """Run a line that starts with a slash. Raises `TidingsError`."""
 
 
 def is_command(line: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from tidings.contract.events import MemberChange, MemberChanged, MessageChanged, RoomChanged
 from tidings.contract.models import Message, Receipt, Room, RoomKind, View
 from tidings.contract.models import Rooms as Page
-from tidings_chat.outbox import Ask
+from tidings_client.contract import Ask
 
 
 class Rooms:

@@ -50,10 +50,14 @@ class Roster:
     def sent(self, message: Message) -> None:
         """The sender of a message has stopped typing."""
         self._typing.pop((message.room_id, message.sender), None)
+        self.show_last(message)
+        if message.sender != self._me:
+            self.names.add(message.sender)
+
+    def show_last(self, message: Message) -> None:
+        """Show the receipts of the last message of a room, if it is the user's own."""
         if message.sender == self._me:
             self._last_sent[message.room_id] = message.seq
-        else:
-            self.names.add(message.sender)
 
     def set_receipt(self, receipt: Receipt) -> None:
         """Store how far a user has received and read a room."""

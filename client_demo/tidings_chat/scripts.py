@@ -12,15 +12,15 @@ from typing import Any, Final
 
 from rich.console import Console, RenderableType
 
-from tidings.contract.errors import ErrorCode
 from tidings.contract.models import ConnectedRoom, History, Message, Room, View
 from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.arguments import find_message
-from tidings_chat.errors import InvalidCommand, Offline, Refused
+from tidings_chat.errors import InvalidCommand
 from tidings_chat.rooms import all_rooms, title
+from tidings_client import NotFound, Refused, TidingsError
 
-UNKNOWN: Final = (ErrorCode.NOT_FOUND, ErrorCode.INVALID)
+UNKNOWN: Final = ("not_found", "invalid")
 """The answers to a room or user that does not exist, or to a name that is not valid."""
 
 _RETRY_AFTER: Final = 0.5
@@ -37,13 +37,9 @@ async def send(
     while True:
         try:
             return Message.model_validate(await _ask_in_room(account, room, "message", payload), extra="ignore")
-        except (Offline, Refused) as error:
-            wait = _RETRY_AFTER
-            if isinstance(error, Refused):
-                if not error.error.retryable:
-                    raise
-                wait = error.retry_after or wait
-            if time.monotonic() + wait > deadline:
+        except TidingsError as error:
+            wait = error.retry_after or _RETRY_AFTER
+            if not error.retryable or time.monotonic() + wait > deadline:
                 raise
             await asyncio.sleep(wait)
 
@@ -72,9 +68,7 @@ async def _ask_in_room(account: Account, room: str, action: str, payload: dict[s
     """Request an action on a room given as a topic or a username, which share a namespace, or as a room_id."""
     try:
         return await account.ask(action, {"topic_name": room, **payload})
-    except Refused as error:
-        if error.code is not ErrorCode.NOT_FOUND:
-            raise
+    except NotFound as error:
         try:
             return await account.ask(action, {"room_id": room, **payload})
         except Refused as error_by_id:

@@ -175,6 +175,16 @@ async def test_edits_reactions_and_deletions_of_a_streaming_message_leave_no_gap
     assert await code(people.omar, "finish", message_id=sent["id"]) == "not_found"
 
 
+async def test_an_edit_to_what_is_stored_drops_the_text_that_is_shown_beyond(people: People) -> None:
+    sent = await _open(people, "Había")
+    await people.omar.ask("append", message_id=sent["id"], offset=5, text=" una")  # stored within a second
+    await people.omar.ask("edit", message_id=sent["id"], content="Había")
+    await people.omar.ask("append", message_id=sent["id"], offset=5, text=" otra")
+    finished = await people.omar.ask("finish", message_id=sent["id"], offset=10)
+    assert finished["content"] == "Había otra"
+    await people.diego.until(lambda: texts(people.diego) == {sent["id"]: "Había otra"})
+
+
 async def test_finish_can_replace_the_text_and_finds_the_mentions(people: People) -> None:
     sent = await _open(people)
     await people.omar.ask("append", message_id=sent["id"], offset=0, text="draft")

@@ -51,8 +51,8 @@ async def test_the_ten_lines_send_and_print(
 async def test_an_event_is_published_and_consumed(
     server: RunningNode, omar: str, program: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with tidings_client.connect(server.url, omar) as client, asyncio.timeout(DEADLINE_S):
-        await program["work"](client)
+    async with asyncio.timeout(DEADLINE_S):
+        await program["work"](server.url, omar)
     assert capsys.readouterr().out == "omar 17\n"
 
 

@@ -29,11 +29,15 @@ def row(seq: int, content: str = "") -> dict[str, Any]:
     return {"room_id": "r", "id": f"m{seq}", "seq": seq, "content": content or f"content {seq}"}
 
 
+async def seqs(store: SQLiteStore, after: int) -> list[int]:
+    return [entry.seq for entry in await store.entries("r", "message", after, 99)]
+
+
 async def test_an_entry_is_taken_once(store: SQLiteStore) -> None:
     assert await store.take([message(3), message(4)]) == [message(3), message(4)]
     assert await store.take([message(2), message(3), message(4), message(5)]) == [message(5)]
     assert await store.cursors() == {"r": 5}
-    assert [row["seq"] for row in await store.rows("r", "message", 3, 10)] == [4, 5]
+    assert await seqs(store, 3) == [4, 5]
     assert await store.position("r", "mail") == (None, 2)
 
 
@@ -49,8 +53,9 @@ async def test_events_and_messages_are_apart(store: SQLiteStore) -> None:
     event = Entry("r", 2, "order.paid", {"room_id": "r", "seq": 2, "event": "order.paid", "data": 17})
     unknown = Entry("r", 3, "of a later version", {"room_id": "r", "seq": 3})
     assert await store.take([message(1), event, unknown]) == [message(1), event, unknown]
-    assert await store.rows("r", "event", 0, 10) == [event.data]
-    assert await store.rows("r", "message", 0, 10) == [message(1).data]
+    assert await store.entries("r", "event", 0, 10) == [event]
+    assert await store.entries("r", "message", 0, 10) == [message(1)]
+    assert await store.entries("r", None, 0, 10) == [message(1), event, unknown]
 
 
 async def test_the_newest_are_kept_and_all_that_a_consumer_has_not_had(
@@ -59,11 +64,11 @@ async def test_the_newest_are_kept_and_all_that_a_consumer_has_not_had(
     monkeypatch.setattr(stores, "KEPT", 3)
     monkeypatch.setattr(stores, "_PRUNE_AFTER", 0)
     await store.take([message(seq) for seq in range(1, 11)])
-    assert [row["seq"] for row in await store.rows("r", "message", 0, 99)] == [8, 9, 10]
+    assert await seqs(store, 0) == [8, 9, 10]
     assert await store.position("r", "mail") == (None, 7)
     await store.move("r", "mail", 9)
     await store.take([message(seq) for seq in range(11, 16)])
-    assert [row["seq"] for row in await store.rows("r", "message", 0, 99)] == [10, 11, 12, 13, 14, 15]
+    assert await seqs(store, 0) == [10, 11, 12, 13, 14, 15]
     assert await store.position("r", "mail") == (9, 9)
 
 
@@ -75,7 +80,10 @@ async def test_a_log_that_went_back_moves_consumers_back(store: SQLiteStore) -> 
     assert await store.position("r", "mail") == (3, 1)
     assert await store.position("r", "slow") == (2, 1)
     assert await store.cursors() == {"r": 4}
-    assert await store.rows("r", "message", 3, 99) == [row(4, "another")]
+    assert await store.entries("r", "message", 3, 99) == [message(4, "another")]
+    await store.move("r", "mail", 9)
+    await store.replace("r", [row(2), row(3)], 1, None)
+    assert await store.position("r", "mail") == (3, 1)
 
 
 async def test_the_outbox_keeps_its_order_and_survives(tmp_path: Path) -> None:
@@ -84,7 +92,7 @@ async def test_the_outbox_keeps_its_order_and_survives(tmp_path: Path) -> None:
     await first.open()
     for request in requests:
         await first.enqueue(request)
-    tried = StoredUnsent("c1", "message", {"content": "edited"}, tried=True)
+    tried = StoredUnsent("c1", "message", {"content": "edited"}, tried=True, edited=True)
     await first.enqueue(tried)
     await first.dequeue("c0")
     await first.close()

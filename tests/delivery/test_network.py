@@ -201,7 +201,7 @@ async def test_a_poll_that_the_client_repeats_after_its_answer_was_lost_gets_it_
         await client.close()
 
 
-async def test_a_post_that_the_browser_repeats_takes_effect_once_and_another_one_with_its_stamp_too(server: RunningNode) -> None:
+async def test_a_repeated_post_takes_effect_once_and_another_one_with_its_stamp_too(server: RunningNode) -> None:
     token = await server.register("omar")
     room_id = await make_topic(server.url, token, "noticias")
     async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_S) as http:

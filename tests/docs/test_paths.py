@@ -21,7 +21,16 @@ FOLDERS = (
     ROOT / "tests/rest",
 )
 """Paths in documents are relative to one of these."""
-FOREIGN = {"config.py", "game.py", "gen_tokens.py", "main.py", "orders.py", "start_server.py"}
+FOREIGN = {
+    "config.py",
+    "test_first.py",
+    "test_orders.py",
+    "game.py",
+    "gen_tokens.py",
+    "main.py",
+    "orders.py",
+    "start_server.py",
+}
 """Files of other systems, and of a reader's own application."""
 NAMED = re.compile(r"`((?:[\w.]+/)*\w+\.py|(?:bench|client_demo|db|examples|server|tests)/[\w./]*)`")
 

@@ -7,7 +7,7 @@ async with tidings_client.connect(url, token=fresh_token, store="state.db") as c
         print(message.sender, message.content)
 """
 
-from tidings.contract.models import ApplicationEvent, Message
+from tidings.contract.models import Message
 from tidings_client.client import Client, Connecting, Status, connect
 from tidings_client.contract import (
     Conflict,
@@ -25,6 +25,7 @@ from tidings_client.contract import (
 )
 from tidings_client.errors import (
     Closed,
+    InvalidEvent,
     NotConnected,
     Offline,
     ProtocolError,
@@ -34,9 +35,10 @@ from tidings_client.errors import (
     StoreOfAnother,
     TidingsError,
 )
+from tidings_client.events import ApplicationEvent
 from tidings_client.outbox import Unsent
 from tidings_client.rooms import Room
-from tidings_client.stores import SQLiteStore, Store
+from tidings_client.stores import Entry, SQLiteStore, Store
 from tidings_client.streams import MessageStream
 from tidings_client.timeline import Item, Timeline
 
@@ -46,9 +48,11 @@ __all__ = [
     "Closed",
     "Conflict",
     "Connecting",
+    "Entry",
     "Forbidden",
     "Internal",
     "Invalid",
+    "InvalidEvent",
     "Item",
     "Message",
     "MessageStream",

@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import json
 import random
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,6 +21,7 @@ from tidings.contract import models
 from tidings_client.connection import Connection, log
 from tidings_client.contract import Actions, read
 from tidings_client.errors import Closed, Offline, Refused, StoreFailed, StoreOfAnother, TidingsError
+from tidings_client.events import EventTypes
 from tidings_client.outbox import Outbox, Unsent
 from tidings_client.receiver import Receiver
 from tidings_client.rooms import Room
@@ -44,8 +45,9 @@ class Status:
 class Client:
     """Made by `connect`."""
 
-    def __init__(self, url: str, token: Token, store: Store, device: str) -> None:
+    def __init__(self, url: str, token: Token, store: Store, device: str, events: EventTypes) -> None:
         self.device = device
+        self.event_types = events
         self.username = ""
         """Known once the client has been online."""
         self.status = Status("connecting")
@@ -101,8 +103,9 @@ class Client:
 
         The payload is the object of the wire. An entry of a log is passed on once, and only after it was recorded;
         after a crash it is not passed on again: use `Room.messages` and `Room.events` for what must be processed.
-        Of the library's own: `status` (`Status`), `outbox` (`Unsent`), `refused` (`Unsent`, `Refused`), and `reset`
-        ({"room_id"}: the log of a room was restored, and was read again).
+        Of the library's own: `connect` ({}: a new connection; what was missed comes next, then `ready`), `status`
+        (`Status`), `outbox` (`Unsent`), `refused` (`Unsent`, `Refused`), and `reset` ({"room_id"}: the log of a room
+        was restored, and was read again).
 
         Returns a function that ends it.
         """
@@ -235,7 +238,7 @@ class Client:
         reason = closing.get("reason")
         if reason == "token_expired" and not isinstance(self._token, str):
             return
-        raise Closed(f"the server closed the connection for good: {reason}")
+        raise Closed(f"the server closed the connection for good: {reason}", reason)
 
     def _check_refusal(self, error: Refused) -> None:
         """Return if the client should try again after a refused connect; otherwise raise the error."""
@@ -321,13 +324,22 @@ class Client:
 class Connecting:
     """The result of `connect`: `await` it, or use `async with`."""
 
-    def __init__(self, url: str, token: Token, store: str | Path | Store | None, device: str, wait: bool) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        store: str | Path | Store | None,
+        device: str,
+        wait: bool,
+        events: Mapping[str, Any],
+    ) -> None:
         self._url, self._token, self._device, self._wait = url, token, device, wait
+        self._events = EventTypes(events)
         self._store = SQLiteStore(store) if store is None or isinstance(store, str | Path) else store
         self._client: Client | None = None
 
     async def _open(self) -> Client:
-        self._client = Client(self._url, self._token, self._store, self._device)
+        self._client = Client(self._url, self._token, self._store, self._device, self._events)
         await self._client.start(wait=self._wait)
         return self._client
 
@@ -349,6 +361,7 @@ def connect(
     store: str | Path | Store | None = None,
     device: str = "default",
     wait: bool = True,
+    events: Mapping[str, Any] | None = None,
 ) -> Connecting:
     """Connect a device of a user: `async with connect(…) as client`, or `client = await connect(…)`.
 
@@ -359,10 +372,12 @@ def connect(
             restart begins where the server believes this device to be. Or a `Store` of your own.
         device: names this installation; each device of a user receives everything.
         wait: return after the first successful connect. False: immediately, perhaps offline.
+        events: the types of the data of application events, by the event's name: whatever Pydantic can validate, such
+            as a model or a TypedDict. `Room.events` yields data of this type, and `Room.publish` takes it.
 
     Raises a `Refused` if the server refuses the token, `StoreInUse` if another process has the store.
     """
-    return Connecting(url, token, store, device, wait)
+    return Connecting(url, token, store, device, wait, events or {})
 
 
 def _lifetime(token: str) -> float | None:

@@ -44,7 +44,10 @@ log.addHandler(logging.NullHandler())  # without a handler, python-socketio woul
 
 @dataclass(frozen=True)
 class Event:
-    """An event as it arrived. `connected`, without data, is this library's own: a new connection begins."""
+    """An event as it arrived. `connect`, without data, is this library's own: a new connection begins.
+
+    No event of the server or of an application has this name: Socket.IO reserves it.
+    """
 
     name: str
     data: dict[str, Any]
@@ -82,7 +85,7 @@ class Connection:
         def connected() -> None:
             self._socket = sio
             answer_to_connect()
-            self._receive(Event("connected", {}))
+            self._receive(Event("connect", {}))
 
         def refused(answer: Any = None) -> None:
             # {"message", "data"} from the server; a string if no server answered

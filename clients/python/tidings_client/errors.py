@@ -6,6 +6,7 @@ TidingsError
 │   └── NotConnected   the action was not sent: it has not taken effect
 ├── Closed         the client was closed, by the program or by the server for good
 ├── ProtocolError  the server sent something that this version cannot read
+├── InvalidEvent   the data of an application's event is not of the type that the program gave it
 └── StoreFailed    the store could not be read or written: full, damaged, or not this user's
     ├── StoreInUse       another process has the store open
     └── StoreOfAnother   the store belongs to another user or device
@@ -13,7 +14,11 @@ TidingsError
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from tidings_client.events import ApplicationEvent
 
 
 class TidingsError(Exception):
@@ -83,9 +88,33 @@ class NotConnected(Offline):
 class Closed(TidingsError):
     code = "closed"
 
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        """`reason`: that of the server's `closing` event."""
+        super().__init__(message)
+        self.reason = reason
+
 
 class ProtocolError(TidingsError):
     code = "protocol_error"
+
+
+class InvalidEvent(TidingsError):
+    """`details` names each field that is wrong, and why. The event stays the next one of its consumer."""
+
+    code = "invalid_event"
+
+    def __init__(self, name: str, problems: dict[str, str], event: ApplicationEvent | None = None) -> None:
+        where = f"{name} (entry {event.seq})" if event is not None else name
+        super().__init__(f"{where}: " + ", ".join(f"{field or 'data'}: {why}" for field, why in problems.items()))
+        self.event = event
+        """With its data as it was published; None for an event that was to be published."""
+        self.skip: Callable[[], Awaitable[None]]
+        """Go past this event: the consumer gets the next one."""
+        self._problems = problems
+
+    @property
+    def details(self) -> dict[str, Any]:
+        return dict(self._problems)
 
 
 class StoreFailed(TidingsError):

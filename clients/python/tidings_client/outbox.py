@@ -3,6 +3,9 @@
 A request is in the store before it is sent and until the server has answered it. After a lost answer, the client does
 not know whether it took effect: it sends it again with the same `client_id`, and the server answers with what it
 already has. Only one request is in flight, so none overtakes another that has to wait.
+
+A message may be edited while it waits. After an attempt to send it, the server may have the former content: the
+answer shows it, and an `edit` follows before the message counts as sent.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ class Unsent:
         self.payload = stored.payload
         self.tried = stored.tried
         """Whether it was sent, so that the server may have it."""
+        self.edited = stored.edited
+        """Whether it was edited after that, so that the server may have an older content."""
         self._outbox = outbox
         self._answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
@@ -57,7 +62,7 @@ class Unsent:
         return await asyncio.shield(self._answer)
 
     async def edit(self, content: str) -> bool:
-        """Replace the content; False if it is too late, because it has been tried."""
+        """Replace the content of a message; False if it is too late, because it is acknowledged."""
         return await self._outbox.edit(self, content)
 
     async def withdraw(self) -> bool:
@@ -65,7 +70,7 @@ class Unsent:
         return await self._outbox.withdraw(self)
 
     def stored(self) -> StoredUnsent:
-        return StoredUnsent(self.client_id, self.action, self.payload, self.tried)
+        return StoredUnsent(self.client_id, self.action, self.payload, self.tried, self.edited)
 
     def settle(self, outcome: dict[str, Any] | TidingsError) -> None:
         if self._answer.done():
@@ -115,9 +120,10 @@ class Outbox:
         return unsent
 
     async def edit(self, unsent: Unsent, content: str) -> bool:
-        if unsent.state != "waiting":
+        if unsent.state not in ("waiting", "tried"):
             return False
         unsent.payload = {**unsent.payload, "content": content}
+        unsent.edited = unsent.tried
         await self._store.enqueue(unsent.stored())
         self._changed(unsent)
         return True
@@ -163,11 +169,18 @@ class Outbox:
             if is_first:
                 self._changed(unsent)
                 await self._store.enqueue(unsent.stored())
-            answer = await self._ask(unsent.action, unsent.payload)
-        except (NotConnected, StoreFailed) as error:
+            try:
+                answer = await self._ask(unsent.action, unsent.payload)
+            except NotConnected:
+                if is_first:
+                    unsent.tried = unsent.edited = False
+                    await self._recorded(self._store.enqueue(unsent.stored()))
+                return 0.0
+            while unsent.edited and (content := unsent.content) != answer.get("content"):
+                answer = await self._ask("edit", {"message_id": answer["id"], "content": content})
+                unsent.edited = unsent.content != content
+        except StoreFailed:
             unsent.tried = not is_first
-            if is_first and isinstance(error, NotConnected):
-                await self._recorded(self._store.enqueue(unsent.stored()))
             return 0.0
         except Offline:
             return 0.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DELIVERED_AFTER: Final = 0.4
 _PAGE: Final = 200
 _MAX_PAGES: Final = 5
-_ALONE: Final = ("connected", "ready", "room_removed")
+_ALONE: Final = ("connect", "ready", "room_removed")
 """Events that change how the next ones are recorded."""
 
 
@@ -75,9 +75,10 @@ class Receiver:
             while not self._arrivals.empty():
                 batch.append(self._arrivals.get_nowait())
             for part in _parts(batch):
-                if part[0].name == "connected":
+                if part[0].name == "connect":
                     self._is_lost = False
                     self._resetting.clear()
+                    self._emit("connect", {})
                 elif not self._is_lost:
                     try:
                         await self._take(part)

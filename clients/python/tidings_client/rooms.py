@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tidings.contract import models
 from tidings_client.contract import read
-from tidings_client.errors import Refused, StoreFailed
+from tidings_client.errors import InvalidEvent, Refused, StoreFailed
+from tidings_client.events import ApplicationEvent
 from tidings_client.outbox import Unsent
-from tidings_client.stores import Kind
+from tidings_client.stores import Entry, Kind
 from tidings_client.streams import MessageStream
 from tidings_client.timeline import Timeline
 
 if TYPE_CHECKING:
     from tidings_client.client import Client
 
+Until = Callable[[], bool]
+_NEVER: Final[Until] = bool
 _PAGE: Final = 200
 
 
@@ -74,8 +78,11 @@ class Room:
     async def publish(
         self, event: str, data: Any, *, transient: bool = False, client_id: str | None = None
     ) -> models.Published:
-        """Publish an application event: like `send`, or, `transient`, now and only to who is connected."""
-        payload = {**self._reference, "event": event, "data": data}
+        """Publish an application event: like `send`, or, `transient`, now and only to who is connected.
+
+        Raises `InvalidEvent` if the event has a type in `connect(events=…)`, and the data is not of it.
+        """
+        payload = {**self._reference, "event": event, "data": self._client.event_types.dump(event, data)}
         if transient:
             return read(models.Published, await self._client.ask("publish", {**payload, "transient": True}))
         return read(models.Published, await (await self._client.enqueue("publish", payload, client_id)).sent())
@@ -143,24 +150,44 @@ class Room:
 
     # Receiving
 
-    async def messages(self, *, consumer: str = "default") -> AsyncIterator[models.Message]:
+    async def messages(self, *, consumer: str = "default", until: Until = _NEVER) -> AsyncIterator[models.Message]:
         """The messages of the room: what this device has missed, then live ones; each once, in order, as it is now.
 
         The position is stored when the next message is asked for. So after a crash, or a `break`, the message that
         was being processed comes again, and no other one. Consumers of different names each get all messages. A
         message that is still being written comes when it is opened; `Timeline` follows its text. Ends when the user
         leaves the room; raises `Closed` when the client ends.
+
+        `until` is called when a message has been processed and the position is stored; True ends the iteration.
         """
-        async for row in self._consume("message", f"messages {consumer}"):
-            yield read(models.Message, row)
+        async for entry in self._consume("message", f"messages {consumer}", until):
+            yield read(models.Message, entry.data)
 
     async def events(
-        self, name: str | None = None, *, consumer: str = "default"
-    ) -> AsyncIterator[models.ApplicationEvent]:
-        """The application events of the room, of one name or of all, as `messages` has the messages."""
-        async for row in self._consume("event", f"events {name or '*'} {consumer}"):
-            if name in (None, row.get("event")):
-                yield read(models.ApplicationEvent, row)
+        self, name: str | None = None, *, consumer: str = "default", until: Until = _NEVER
+    ) -> AsyncIterator[ApplicationEvent]:
+        """The application events of the room, of one name or of all, as `messages` has the messages.
+
+        Raises `InvalidEvent` if the event's data is not of its type in `connect(events=…)`. That event comes again,
+        to a program that has another type for it, unless the consumer goes past it: `await error.skip()`.
+        """
+        consumer = f"events {name or '*'} {consumer}"
+        async for entry in self._consume("event", consumer, until):
+            if name in (None, entry.name):
+                try:
+                    event = self._client.event_types.read(entry.data)
+                except InvalidEvent as error:
+                    error.skip = partial(self._client.store.move, entry.room_id, consumer, entry.seq)
+                    raise
+                yield event
+
+    async def entries(self, *, consumer: str = "default", until: Until = _NEVER) -> AsyncIterator[Entry]:
+        """All entries of the room's log, as `messages` has the messages: also edits, reactions, members, ….
+
+        An entry has the `seq`, `name` and `data` of its event. After `reset`, only messages are read again.
+        """
+        async for entry in self._consume(None, f"entries {consumer}", until):
+            yield entry
 
     def on(self, event: str, handler: Callable[[dict[str, Any]], Any]) -> Callable[[], None]:
         """`Client.on` for the events of this room, once its id is known."""
@@ -176,63 +203,70 @@ class Room:
         await timeline.load()
         return timeline
 
-    async def _consume(self, kind: Kind, consumer: str) -> AsyncIterator[dict[str, Any]]:
+    async def _consume(self, kind: Kind | None, consumer: str, until: Until) -> AsyncIterator[Entry]:
         room_id = await self.resolve()
         store = self._client.store
         changed = asyncio.Event()
         removed = False
         resets = 0
-        done: int | None = None  # how far the rows have been processed, if the store could not record it
-        rows: deque[dict[str, Any]] = deque()
+        done: int | None = None  # how far the entries have been processed, if the store could not record it
+        entries: deque[Entry] = deque()
 
         def arrived(name: str, payload: Any, *_: Any) -> None:
             nonlocal removed, resets, done
             if isinstance(payload, dict) and payload.get("room_id") == room_id:
                 removed |= name == "room_removed"
-                if name == "reset":
+                if name == "reset" and "event" not in payload:  # an application's event may have this name, too
                     resets += 1
                     done = None
-                    rows.clear()
+                    entries.clear()
                 changed.set()
             elif name == "status":
                 changed.set()
 
         unsubscribe = self._client.on("*", arrived)
         try:
-            while not removed:
+            while not removed and not until():
                 changed.clear()
                 if self._client.is_closed:
                     raise self._client.ended()
                 position, floor = await store.position(room_id, consumer)
                 position = max(position, done or 0) if position is not None else done
                 if position is not None and position < floor:
-                    rows.extend(await self._missing(kind, position, floor))
-                if not rows:
-                    rows.extend(await store.rows(room_id, kind, position or 0, 100))
-                if not rows:
+                    entries.extend(await self._missing(kind, position, floor))
+                if not entries:
+                    entries.extend(await store.entries(room_id, kind, position or 0, 100))
+                if not entries:
                     await changed.wait()
-                while rows:
-                    row = rows.popleft()
-                    if row["seq"] <= (done or 0):
+                while entries:
+                    entry = entries.popleft()
+                    if entry.seq <= (done or 0):
                         continue
                     at = resets
-                    yield row
+                    yield entry
                     if resets != at:
                         break
-                    done = row["seq"]
+                    done = entry.seq
                     try:
-                        await store.move(room_id, consumer, row["seq"])
-                    except StoreFailed as error:  # the next move makes up for this one
+                        await store.move(room_id, consumer, entry.seq)
+                    except StoreFailed:  # the next move makes up for this one
                         if self._client.is_closed:
-                            raise self._client.ended() from error
+                            raise
+                    if until():
+                        return
+        except StoreFailed as error:
+            if self._client.is_closed:
+                raise self._client.ended() from error
+            raise
         finally:
             unsubscribe()
 
-    async def _missing(self, kind: Kind, after: int, floor: int) -> list[dict[str, Any]]:
-        """The next rows that are not held any more, from the server; if there are none, the first that are held."""
-        action, field = ("history", "messages") if kind == "message" else ("get_events", "events")
+    async def _missing(self, kind: Kind | None, after: int, floor: int) -> list[Entry]:
+        """The next entries that are not held any more, from the server; if there are none, the first held ones."""
+        action, field = ("get_events", "events") if kind == "event" else ("history", "messages")
         room_id = await self.resolve()
         page = await self._client.insist(action, {"room_id": room_id, "after": after, "limit": _PAGE})
-        rows: list[dict[str, Any]] = page[field]
-        older = [row for row in rows if row["seq"] <= floor]
-        return older or await self._client.store.rows(room_id, kind, floor, 100)
+        older = [
+            Entry(room_id, row["seq"], row.get("event", "message"), row) for row in page[field] if row["seq"] <= floor
+        ]
+        return older or await self._client.store.entries(room_id, kind, floor, 100)

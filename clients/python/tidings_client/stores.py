@@ -22,7 +22,7 @@ from tidings_client.errors import StoreFailed, StoreInUse, StoreOfAnother
 T = TypeVar("T")
 Kind = Literal["message", "event"]
 KEPT: Final = 1000
-"""Rows per room that are kept in any case, the newest ones."""
+"""Entries per room that are kept in any case, the newest ones."""
 _VERSION: Final = 1
 _PRUNE_AFTER: Final = 128
 _SCHEMA: Final = """
@@ -36,7 +36,7 @@ CREATE TABLE position (
 ) WITHOUT ROWID;
 CREATE TABLE outbox (
     place INTEGER PRIMARY KEY AUTOINCREMENT, client_id TEXT NOT NULL UNIQUE, action TEXT NOT NULL,
-    payload TEXT NOT NULL, tried INTEGER NOT NULL
+    payload TEXT NOT NULL, tried INTEGER NOT NULL -- 2: and edited after that
 );
 """
 
@@ -66,12 +66,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class StoredUnsent:
-    """A request of the outbox. `tried`: the server may have it."""
+    """A request of the outbox. `tried`: the server may have it; `edited`: perhaps with an older content."""
 
     client_id: str
     action: str
     payload: dict[str, Any]
     tried: bool
+    edited: bool = False
 
 
 class Store(Protocol):
@@ -91,11 +92,11 @@ class Store(Protocol):
     async def take(self, entries: Sequence[Entry]) -> list[Entry]:
         """Record entries, and move the cursors to them; returns those that were new, in order."""
 
-    async def rows(self, room_id: str, kind: Kind, after: int, limit: int) -> list[dict[str, Any]]:
-        """Messages or events after a seq, as they are now, in seq order."""
+    async def entries(self, room_id: str, kind: Kind | None, after: int, limit: int) -> list[Entry]:
+        """Messages, events, or entries of all kinds (None) after a seq, in seq order; messages as they are now."""
 
     async def newest(self, room_id: str, kind: Kind, limit: int) -> list[dict[str, Any]]:
-        """The last rows, in seq order."""
+        """The last messages or events, in seq order."""
 
     async def replace(self, room_id: str, messages: Sequence[dict[str, Any]], floor: int, common: int | None) -> None:
         """Hold these messages of a log that has changed, instead of all entries so far.
@@ -107,7 +108,7 @@ class Store(Protocol):
         """Delete all that is known of a room."""
 
     async def position(self, room_id: str, consumer: str) -> tuple[int | None, int]:
-        """How far a consumer is (None: it has not begun), and the seq after which the room's rows are complete."""
+        """How far a consumer is (None: it has not begun), and the seq after which all entries are held."""
 
     async def move(self, room_id: str, consumer: str, seq: int) -> None: ...
 
@@ -162,9 +163,16 @@ class SQLiteStore:
     async def take(self, entries: Sequence[Entry]) -> list[Entry]:
         return await self._transact(lambda: [entry for entry in entries if self._take(entry)])
 
-    async def rows(self, room_id: str, kind: Kind, after: int, limit: int) -> list[dict[str, Any]]:
-        query = "SELECT data FROM entry WHERE room_id = ? AND kind = ? AND seq > ? ORDER BY seq LIMIT ?"
-        return await self._transact(lambda: _parsed(self._db.execute(query, (room_id, kind, after, limit))))
+    async def entries(self, room_id: str, kind: Kind | None, after: int, limit: int) -> list[Entry]:
+        query = (
+            "SELECT seq, kind, data FROM entry WHERE room_id = ? AND seq > ? AND ? IN (kind, '') ORDER BY seq LIMIT ?"
+        )
+        return await self._transact(
+            lambda: [
+                Entry(room_id, seq, *_named(kind, json.loads(data)))
+                for seq, kind, data in self._db.execute(query, (room_id, after, kind or "", limit))
+            ]
+        )
 
     async def newest(self, room_id: str, kind: Kind, limit: int) -> list[dict[str, Any]]:
         query = "SELECT data FROM entry WHERE room_id = ? AND kind = ? ORDER BY seq DESC LIMIT ?"
@@ -178,8 +186,11 @@ class SQLiteStore:
                 self._put(room_id, message["seq"], "message", message)
             if messages:
                 self._db.execute("INSERT INTO room VALUES (?, ?, ?)", (room_id, messages[-1]["seq"], floor))
-            if common is not None:
-                self._db.execute("UPDATE position SET seq = min(seq, ?) WHERE room_id = ?", (common, room_id))
+            end = (
+                messages[-1]["seq"] if messages else 0
+            )  # no consumer may be beyond it: it would miss what comes next
+            last = end if common is None else min(common, end)
+            self._db.execute("UPDATE position SET seq = min(seq, ?) WHERE room_id = ?", (last, room_id))
 
         await self._transact(replace)
 
@@ -208,7 +219,7 @@ class SQLiteStore:
         query = "SELECT client_id, action, payload, tried FROM outbox ORDER BY place"
         return await self._transact(
             lambda: [
-                StoredUnsent(client_id, action, json.loads(payload), bool(tried))
+                StoredUnsent(client_id, action, json.loads(payload), tried > 0, tried > 1)
                 for client_id, action, payload, tried in self._db.execute(query)
             ]
         )
@@ -218,7 +229,7 @@ class SQLiteStore:
             lambda: self._db.execute(
                 "INSERT INTO outbox (client_id, action, payload, tried) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (client_id) DO UPDATE SET payload = excluded.payload, tried = excluded.tried",
-                (unsent.client_id, unsent.action, _json(unsent.payload), unsent.tried),
+                (unsent.client_id, unsent.action, _json(unsent.payload), unsent.tried + unsent.edited),
             )
         )
 
@@ -259,23 +270,22 @@ class SQLiteStore:
             "INSERT INTO room VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET cursor = excluded.cursor",
             (room_id, seq, seq - 1),
         )
-        if entry.kind is not None:
-            self._put(room_id, seq, entry.kind, entry.data)
-            self._untidy[room_id] = self._untidy.get(room_id, _PRUNE_AFTER) + 1
-            if self._untidy[room_id] > _PRUNE_AFTER:
-                self._prune(room_id)
-        elif entry.changed is not None:
+        self._put(room_id, seq, entry.kind or entry.name, entry.data)
+        self._untidy[room_id] = self._untidy.get(room_id, _PRUNE_AFTER) + 1
+        if self._untidy[room_id] > _PRUNE_AFTER:
+            self._prune(room_id)
+        if entry.changed is not None:
             self._db.execute(
                 "UPDATE entry SET data = ? WHERE room_id = ? AND seq = ? AND kind = 'message'",
                 (_json(entry.changed), room_id, entry.changed["seq"]),
             )
         return True
 
-    def _put(self, room_id: str, seq: int, kind: Kind, data: dict[str, Any]) -> None:
+    def _put(self, room_id: str, seq: int, kind: str, data: dict[str, Any]) -> None:
         self._db.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", (room_id, seq, kind, _json(data)))
 
     def _prune(self, room_id: str) -> None:
-        """Delete the rows that are neither among the newest nor ahead of a consumer."""
+        """Delete the entries that are neither among the newest nor ahead of a consumer."""
         self._untidy[room_id] = 0
         query = "SELECT seq FROM entry WHERE room_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
         oldest = self._db.execute(query, (room_id, KEPT)).fetchone()
@@ -318,6 +328,11 @@ _CONSUMER: Final = "room_id = ? AND consumer = ?"
 
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def _named(kind: str, data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of a stored entry: that of an application's event is in its data."""
+    return (data["event"] if kind == "event" else kind), data
 
 
 def _parsed(rows: sqlite3.Cursor) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ class Timeline:
     def __init__(self, client: Client, room_id: str) -> None:
         self._client = client
         self._room_id = room_id
-        self._messages: dict[int, dict[str, Any]] = {}
+        self._messages: dict[int, models.Message] = {}
         self._listeners: dict[object, Callable[[], None]] = {}
         self.has_more = True
         """Whether `load_older` may find more."""
@@ -48,14 +48,14 @@ class Timeline:
     @property
     def items(self) -> list[Item]:
         sent = [self._messages[seq] for seq in sorted(self._messages)]
-        ids = {message.get("client_id") for message in sent}
+        ids = {message.client_id for message in sent}
         waiting = [
             unsent
             for unsent in self._client.unsent
             if unsent.action == "message" and unsent.client_id not in ids and self._is_here(unsent.payload)
         ]
         return [
-            *(Item(read(models.Message, message), state=message.get("state") or "complete") for message in sent),
+            *(Item(message, state=message.state) for message in sent),
             *(Item(None, unsent, unsent.state) for unsent in waiting),
         ]
 
@@ -93,9 +93,7 @@ class Timeline:
     def _add(self, messages: list[dict[str, Any]]) -> None:
         """Add messages of a page, which may be older than an event that arrived before it."""
         for message in messages:
-            held = self._messages.get(message["seq"])
-            if held is None or not _is_newer(held, message):
-                self._messages[message["seq"]] = message
+            self._messages[message["seq"]] = newest(self._messages.get(message["seq"]), read(models.Message, message))
         self._notify()
 
     def _apply(self, name: str, payload: Any, *_: Any) -> None:
@@ -104,23 +102,23 @@ class Timeline:
         if not isinstance(payload, dict) or payload.get("room_id") != self._room_id:
             return
         if name == "message":
-            self._messages[payload["seq"]] = payload
+            self._messages[payload["seq"]] = read(models.Message, payload)
         elif name == "message_append":
             self._append(payload)
-        elif name == "reset":
+        elif name == "reset" and "event" not in payload:
             self._messages.clear()
             self._client.start_task(self.load())
         elif isinstance(message := payload.get("message"), dict) and message.get("seq") in self._messages:
-            self._messages[message["seq"]] = message
+            self._messages[message["seq"]] = read(models.Message, message)
         else:
             return
         self._notify()
 
     def _append(self, append: dict[str, Any]) -> None:
         for seq, message in self._messages.items():
-            if message["id"] == append.get("message_id"):
-                content = cut_and_add(message["content"], append["offset"], append["text"])
-                self._messages[seq] = {**message, "content": content}
+            if message.id == append.get("message_id"):
+                content = cut_and_add(message.content, append["offset"], append["text"])
+                self._messages[seq] = message.model_copy(update={"content": content})
                 return
 
     def _notify(self) -> None:
@@ -128,10 +126,12 @@ class Timeline:
             listener()
 
 
-def _is_newer(held: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether the held state of a message is newer than another one of it."""
-    if held.get("deleted") or (held.get("edited_at") or "") > (other.get("edited_at") or ""):
-        return True
-    if held.get("state") == "streaming" and other.get("state") == "streaming":
-        return len(held["content"]) > len(other["content"])
-    return other.get("state") == "streaming"
+def newest(held: models.Message | None, other: models.Message) -> models.Message:
+    """The newer state of a message that is held and of that in a page, which may be older than an event before it."""
+    if held is None:
+        return other
+    if held.deleted or (held.edited_at or "") > (other.edited_at or ""):
+        return held
+    if other.state == "streaming":
+        return held if held.state != "streaming" or len(held.content) > len(other.content) else other
+    return other

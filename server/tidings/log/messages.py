@@ -17,7 +17,7 @@ from tidings.log.transaction import Operation, RoomLog, Work
 from tidings.log.views import application_event, message, room_name, without_client_id
 from tidings_db.queries import log
 from tidings_db.queries.progress import MarkerRow
-from tidings_db.queries.rows import EntryRow, text_bytes
+from tidings_db.queries.rows import STREAMING, EntryRow, text_bytes
 
 T = TypeVar("T")
 
@@ -162,7 +162,10 @@ class MessageChange(Operation[T]):
 
 @dataclass(frozen=True, slots=True)
 class EditMessage(MessageChange[dict[str, Any]]):
-    """Replace the content and data of the actor's message; the result is the message. The same ones are no change."""
+    """Replace the content and data of the actor's message; the result is the message.
+
+    The same ones are no change, unless it streams.
+    """
 
     content: str
     data: str | None = None
@@ -181,7 +184,8 @@ class EditMessage(MessageChange[dict[str, Any]]):
         if before.sender_key != self.actor.user_key:
             raise ActionError(ErrorCode.FORBIDDEN, "only the author of a message may edit it")
         data = before.data if self.keeps_data else self.data
-        if before.content == self.content and before.data == data:
+        same = before.content == self.content and before.data == data
+        if same and before.state not in STREAMING:  # of one that streams, more may be shown than is stored
             return self.view(room, before)
         if not self.content and data is None:
             raise invalid("content", "empty, and the message has no data")
