@@ -270,7 +270,7 @@ class Stage:
             return valid if kind == "valid" else "not a token"
         auth, now = self.server.node.auth, time.time_ns() // 1_000_000
         _, sid, _ = auth._tokens.read(valid)
-        # Its lifetime decides when a client renews it: of one that seems to be old and long-lived, it does not.
+        # Under a wrong clock, its lifetime decides when a client renews it: one that is old and lives long, too late.
         issued, expires = (now - 3_600_000, now + 2_000) if kind == "expires without notice" else (now, now + 6_000)
         return auth._tokens.make("omar", sid, issued, expires)
 

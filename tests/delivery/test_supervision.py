@@ -421,6 +421,8 @@ AWAITED = {
     "server/tidings/supervision.py": 2,
     "db/tidings_db/engine.py": 1,  # a write, which its caller awaits through a shield
     "db/tidings_db/read_batcher.py": 1,  # gives every failure to the readers
+    "server/tidings/testing/kit.py": 1,  # the server of a test
+    "server/tidings/testing/links.py": 2,  # in a group
 }
 
 

@@ -1,4 +1,4 @@
-"""The code of README.md run as printed on a fresh server, except for the server's address."""
+"""The code of README.md, and of docs/client.md, run as printed on a fresh server, except for the server's address."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 
 from docs.generate import ROOT
+from tests.e2e import javascript
 from tests.support.client import connected
 from tests.support.node import RunningNode, running_node
 
 ADDRESS = "http://127.0.0.1:8000"
 README = (ROOT / "README.md").read_text("utf-8")
+CLIENT = (ROOT / "docs/client.md").read_text("utf-8")
+DEADLINE_S = 100.0
 
 
 @pytest.fixture
@@ -28,10 +32,10 @@ async def node(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
         yield running
 
 
-def snippet(language: str, containing: str, url: str) -> str:
+def snippet(language: str, containing: str, url: str, page: str = README) -> str:
     """The one code block of that language that contains the text, with the address of the test's server."""
     (code,) = [
-        block for block in re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S) if containing in block
+        block for block in re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S) if containing in block
     ]
     assert language == "sh" or ADDRESS in code
     return str(code.replace(ADDRESS, url))
@@ -50,7 +54,7 @@ async def run(*command: str, cwd: Path, state: Path, server: str = "") -> str:
         *command, cwd=cwd, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(100):
+        async with asyncio.timeout(DEADLINE_S):
             out, problems = await process.communicate()
     finally:
         if process.returncode is None:
@@ -59,9 +63,55 @@ async def run(*command: str, cwd: Path, state: Path, server: str = "") -> str:
     return out.decode()
 
 
-async def test_the_javascript_snippet_reaches_a_python_client(node: RunningNode, tmp_path: Path) -> None:
+async def printed(*command: str, cwd: Path, token: str, last: str) -> list[str]:
+    """Run a program until it has printed a line, and kill it; returns its lines. Fails on any output on stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        env=os.environ | {"TOKEN": token},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while lines[-1:] != [last] and (line := await process.stdout.readline()):
+                lines.append(line.decode().removesuffix("\n"))
+    finally:
+        if process.returncode is None:
+            process.kill()
+        _, problems = await process.communicate()
+    assert problems.decode() == ""
+    return lines
+
+
+@pytest.mark.parametrize(("language", "program"), [("js", "chat.mjs"), ("python", "chat.py")])
+async def test_the_snippet_with_a_library_goes_on_where_it_was(
+    node: RunningNode, tmp_path: Path, language: str, program: str
+) -> None:
+    (tmp_path / "node_modules/@tidings").mkdir(parents=True)
+    (tmp_path / "node_modules/@tidings/client").symlink_to(ROOT / "clients/javascript")
+    (tmp_path / program).write_text(snippet(language, "room.messages", node.url), "utf-8")
+    if language == "js" and not (ROOT / "clients/javascript/dist/node.js").exists():
+        pytest.skip("the JavaScript library is not built: `make client`")
+    # Not the wrapper of the dev dependencies: that one would be killed, and its child stay.
+    run_program = partial(printed, javascript.node() if language == "js" else sys.executable, program, cwd=tmp_path)
+    satoshi = await node.register("satoshi")
+    async with connected(node.url, await node.register("omar")) as omar:
+        await omar.ask("create", topic_name="noticias")
+        first, missed, last = "1 satoshi: Hola", "2 omar: Buenas", "3 satoshi: Hola"
+        assert await run_program(token=satoshi, last=first) == [first]
+        await omar.ask("message", topic_name="noticias", content="Buenas")
+        # If it was killed before it asked for the next message, the first one comes again.
+        assert await run_program(token=satoshi, last=last) in ([missed, last], [first, missed, last])
+
+
+async def test_the_javascript_snippet_without_a_library_reaches_a_python_client(
+    node: RunningNode, tmp_path: Path
+) -> None:
     (tmp_path / "node_modules").symlink_to(ROOT / "tests/js/node_modules")
-    (tmp_path / "chat.mjs").write_text(snippet("js", "socket.io-client", node.url), "utf-8")
+    (tmp_path / "chat.mjs").write_text(snippet("js", "socket.io-client", node.url, CLIENT), "utf-8")
     printed = await run("node", "chat.mjs", cwd=tmp_path, state=tmp_path)
     assert {"1 members", "on disk with seq 1", "1 memoor: Hola"} <= set(printed.splitlines())
     async with connected(node.url, await node.register("omar")) as omar:
@@ -72,8 +122,8 @@ async def test_the_javascript_snippet_reaches_a_python_client(node: RunningNode,
         assert (message["seq"], message["sender"], message["content"]) == (2, "memoor", "Hola")
 
 
-async def test_the_python_snippet_reaches_another_client(node: RunningNode, tmp_path: Path) -> None:
-    (tmp_path / "chat.py").write_text(snippet("python", "import socketio", node.url), "utf-8")
+async def test_the_python_snippet_without_a_library_reaches_another_client(node: RunningNode, tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(snippet("python", "import socketio", node.url, CLIENT), "utf-8")
     printed = await run(sys.executable, "chat.py", cwd=tmp_path, state=tmp_path)
     assert "up to date; 0 arrived" in printed
     assert {"on disk with seq 1", "1 diego: Hola"} <= set(printed.splitlines())
@@ -127,7 +177,7 @@ async def test_the_backend_snippet_publishes_once_even_if_repeated(
 
 def test_every_snippet_except_the_start_of_the_server_is_run_by_a_test() -> None:
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
-    marks = {"make run", "tidings-chat", "$api/register", "tidings key", "socket.io-client", "import socketio"}
+    marks = {"make run", "tidings-chat", "$api/register", "tidings key", "@tidings/client", "import tidings_client"}
     assert [sum(mark in block for mark in marks) for _, block in blocks] == [1] * len(marks)
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
     assert {"run", "test", "test-all"} <= set(targets)

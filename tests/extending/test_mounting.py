@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from websockets.asyncio.client import connect
 
+import tidings_client
 from tests.extending.conftest import under_uvicorn
 from tests.support.node import PASSWORD, settings_for
 from tidings.app import Application, create_app
@@ -67,6 +68,8 @@ async def test_everything_works_within_another_application(
             async with asyncio.timeout(DEADLINE_S):
                 while '"ready"' not in str(await plain.recv()):
                     pass
+        async with tidings_client.connect(base, token) as client:
+            assert client.username == "omar"
 
 
 async def check_pages(http: httpx.AsyncClient, root: str) -> None:

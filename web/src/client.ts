@@ -12,7 +12,6 @@ import {
   type Client as LiveClient,
   type Status,
   TidingsError,
-  type Unsent as Waiting,
 } from "@tidings/client";
 import { createStore, type StoreApi } from "zustand/vanilla";
 import { Blocks } from "./blocks.ts";
@@ -35,18 +34,7 @@ import {
 } from "./session.ts";
 import { applied, type Change, initial, KEPT, type RoomState, type State } from "./store.ts";
 import { find, tailOf } from "./timeline.ts";
-
-/** A message that is not in its room yet, or was refused. */
-export interface Unsent {
-  readonly client_id: string;
-  readonly room_id: string;
-  readonly content: string;
-  readonly reply_to: string | null;
-  /** ISO 8601, UTC, by this device's clock */
-  readonly created_at: string;
-  /** Why the server refused it; null: it waits. */
-  readonly refused: string | null;
-}
+import { type Unsent, UnsentMessages } from "./unsent.ts";
 
 /** The data that the views show. */
 export interface View {
@@ -82,12 +70,7 @@ export class Client {
   private readonly typedAt = new Map<string, number>();
   private readonly reading: Reading;
   private readonly drafts = new Map<string, string>();
-  /** As the views show them, so that the same one stays the same. */
-  private readonly shown = new WeakMap<Waiting, Unsent>();
-  /** The library's unsent messages when it last told of a change. */
-  private unsent: readonly Waiting[] = [];
-  /** Messages that the server has, by client_id: they are shown as unsent until their events arrive. */
-  private readonly acknowledged = new Map<string, Unsent>();
+  private readonly unsent: UnsentMessages;
   private queue: Change[] = [];
   private scheduled = false;
   private keepTimer: ReturnType<typeof setTimeout> | null = null;
@@ -159,8 +142,12 @@ export class Client {
       if (event !== null) this.event(event);
     });
     live.onStatus((status) => this.changeStatus(status));
-    live.onUnsent(() => this.changeUnsent());
-    this.changeUnsent();
+    this.unsent = new UnsentMessages({
+      live,
+      has: ({ room_id, seq }) => seq <= (this.room(room_id)?.cursor ?? Number.POSITIVE_INFINITY),
+      changed: (unsent) => this.view.setState({ unsent }),
+      muted: (room_id, details) => this.mute(room_id, details),
+    });
     document.addEventListener("visibilitychange", this.hidden);
     window.addEventListener("pagehide", this.hidden);
   }
@@ -245,58 +232,15 @@ export class Client {
   }
 
   async retryUnsent(client_id: string): Promise<void> {
-    await this.unsentOf(client_id)?.retry();
+    await this.unsent.get(client_id)?.retry();
   }
 
   async discardUnsent(client_id: string): Promise<void> {
-    await this.unsentOf(client_id)?.withdraw();
-  }
-
-  private unsentOf(client_id: string): Waiting | undefined {
-    return this.unsent.find((one) => one.client_id === client_id);
-  }
-
-  private changeUnsent(): void {
-    const { unsent } = this.live;
-    const still = new Set(unsent.map(({ client_id }) => client_id));
-    for (const gone of this.unsent) if (!still.has(gone.client_id)) this.hold(gone);
-    this.unsent = unsent;
-    for (const { room, error } of unsent) this.mute(roomOf(room), error?.details);
-    this.showUnsent();
-  }
-
-  /** Show a message that the server has as unsent until its event arrives, so that it never disappears in between. */
-  private hold(waiting: Waiting): void {
-    const { client_id } = waiting;
-    this.acknowledged.set(client_id, this.viewOf(waiting));
-    waiting.sent().then(
-      ({ room_id, seq }) => {
-        if (seq <= (this.room(room_id)?.cursor ?? Number.POSITIVE_INFINITY)) this.arrived(client_id);
-      },
-      () => this.arrived(client_id),
-    );
-  }
-
-  private arrived(client_id: string): void {
-    if (this.acknowledged.delete(client_id)) this.showUnsent();
-  }
-
-  private showUnsent(): void {
-    const waiting = this.unsent.map((one) => this.viewOf(one));
-    this.view.setState({ unsent: [...this.acknowledged.values(), ...waiting] });
-  }
-
-  private viewOf(waiting: Waiting): Unsent {
-    const known = this.shown.get(waiting);
-    if (known !== undefined) return known;
-    const { client_id, room, content, reply_to, created_at, error } = waiting;
-    const made = { client_id, room_id: roomOf(room), content, reply_to, created_at, refused: error?.message ?? null };
-    this.shown.set(waiting, made);
-    return made;
+    await this.unsent.get(client_id)?.withdraw();
   }
 
   /** Only a refusal tells that the user is muted: there is no event. */
-  private mute(room_id: string, details: Readonly<Record<string, unknown>> = {}): void {
+  private mute(room_id: string, details: Readonly<Record<string, unknown>>): void {
     if (typeof details.muted_until === "string") this.take({ type: "muted", room_id, until: details.muted_until });
   }
 
@@ -478,7 +422,7 @@ export class Client {
       if (message.state === "streaming") streaming.add(message.id);
       else if (message.sender !== this.me) others.push(message);
       if (message.sender !== this.me || message.client_id === null) continue;
-      this.arrived(message.client_id);
+      this.unsent.arrived(message.client_id);
       this.take({ type: "muted", room_id: message.room_id, until: null });
     }
     if (others.length > 0) for (const listener of this.listeners) listener(others);
@@ -517,11 +461,6 @@ export class Client {
     this.timers.add(timer);
     return timer;
   }
-}
-
-/** The page names rooms by their ids. */
-function roomOf(room: Waiting["room"]): string {
-  return "room_id" in room ? room.room_id : "";
 }
 
 function spokenAt({ room }: RoomState): string {

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Unsent } from "../src/client.ts";
 import type { Message } from "../src/contract.gen.ts";
 import type { Segment } from "../src/timeline.ts";
+import type { Unsent } from "../src/unsent.ts";
 import { countAfter, type Row, rowOf, rowsOf, stepTo } from "../src/views/rows.ts";
 import { message as made } from "./make.ts";
 

@@ -137,9 +137,12 @@ export class MessageStream {
         this.forget(answer.stored);
         this.wait = FIRST_WAIT;
       } catch (error) {
-        if (await this.recovered(error)) continue;
-        this.failure = error;
-        break;
+        // Nobody may be waiting for this: what ends it is kept for the next `write`, `flush` or `finish`.
+        this.failure = await this.recovered(error).then(
+          (goesOn) => (goesOn ? null : error),
+          (ended: unknown) => ended,
+        );
+        if (this.failure !== null) break;
       }
     }
     this.sending = null; // in the same turn as the last look at what is unsent

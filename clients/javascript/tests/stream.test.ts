@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test, vi } from "vitest";
-import { fromServer, noAnswer } from "../src/errors.ts";
+import { fromServer, isClosed, noAnswer } from "../src/errors.ts";
 import { cutAndAdd, lengthOf, MessageStream, type StreamOptions } from "../src/stream.ts";
 import type { Message } from "../src/types.ts";
 import { World } from "./support/world.ts";
@@ -128,4 +128,14 @@ test("an author hears that the message is gone", async () => {
   await stream.write("b");
   await expect(stream.flush()).rejects.toMatchObject({ code: "not_found" });
   await expect(stream.write("c")).rejects.toMatchObject({ code: "not_found" });
+});
+
+test("an author whose client is closed while text waits for a connection hears it from the next write", async () => {
+  const stream = await MessageStream.open({
+    open: async () => ({ id: "m", content: "" }) as Message,
+    ask: () => Promise.reject(noAnswer("lost")),
+    online: () => Promise.reject(isClosed()),
+  });
+  await stream.write("a");
+  await vi.waitFor(() => expect(stream.write("b")).rejects.toMatchObject({ code: "closed" }), 10_000);
 });

@@ -20,6 +20,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import socketio
@@ -62,6 +63,7 @@ class Connection:
                 If they cannot be recorded, it raises, which ends the connection.
         """
         self._url = url
+        self._path = f"{urlsplit(url).path.strip('/')}/socket.io".lstrip("/")  # the client ignores a path in the URL
         self._receive = receive
         self._recorded = recorded
         self._socket: socketio.AsyncClient | None = None
@@ -110,7 +112,9 @@ class Connection:
             sio.on("*", arrived)
             try:
                 async with asyncio.timeout(_CONNECT_WITHIN):
-                    await sio.connect(self._url, auth=auth, transports=["websocket"], wait=False)
+                    await sio.connect(
+                        self._url, auth=auth, transports=["websocket"], wait=False, socketio_path=self._path
+                    )
                     ends = [sio.eio.read_loop_task, dropped]
                     await asyncio.wait([*ends, answered], return_when=asyncio.FIRST_COMPLETED)
                 if refusal:

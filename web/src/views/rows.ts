@@ -1,9 +1,9 @@
 /** The rows of the timeline: made from one segment of the log and the unsent messages. */
 
-import type { Unsent } from "../client.ts";
 import type { Message } from "../contract.gen.ts";
 import type { Note } from "../store.ts";
 import { place, type Segment } from "../timeline.ts";
+import type { Unsent } from "../unsent.ts";
 
 /** Messages of one sender within this time are grouped under one name. */
 const TOGETHER = 5 * 60_000;
