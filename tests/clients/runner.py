@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,12 +32,36 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from docs.generate import ROOT
 from tests.clients.wire import Direction, Wire, wire
+from tests.e2e.javascript import node
 from tests.support.network import Network, network
 from tests.support.node import NO_TLS, RunningNode
 
+FOLDER = Path(__file__).parent
+BUILT = ROOT / "clients/javascript/dist/node.js"
 DEADLINE_S = 60.0
+
+
+def python_driver() -> list[str]:
+    return [sys.executable, "-W", "error", str(FOLDER / "driver.py")]
+
+
+def javascript_driver() -> list[str]:
+    """Skips the test if the library is not built (CI: fails)."""
+    command = [node(), str(FOLDER / "driver.mjs")]
+    if not BUILT.exists():
+        missing = "the JavaScript library is not built; `make client` or `make test` builds it"
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must test it: {missing}", pytrace=False)
+        pytest.skip(missing)
+    return command
+
+
+LIBRARIES = {"python": python_driver, "javascript": javascript_driver}
+"""The command that starts the driver of each library."""
 
 
 class Driver:

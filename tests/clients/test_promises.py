@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from docs.generate import ROOT
-from tests.clients.runner import Stage, stage
-from tests.e2e.javascript import node
+from tests.clients.runner import LIBRARIES, Stage, stage
 from tests.support.node import RunningNode
 
 FOLDER = Path(__file__).parent
 SCENARIOS = json.loads((FOLDER / "scenarios.json").read_text("utf-8"))
-BUILT = ROOT / "clients/javascript/dist/node.js"
-
-
-def python_driver() -> list[str]:
-    return [sys.executable, "-W", "error", str(FOLDER / "driver.py")]
-
-
-def javascript_driver() -> list[str]:
-    """Skips the test if the library is not built (CI: fails)."""
-    command = [node(), str(FOLDER / "driver.mjs")]
-    if not BUILT.exists():
-        missing = "the JavaScript library is not built; `make client` or `make test` builds it"
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must test it: {missing}", pytrace=False)
-        pytest.skip(missing)
-    return command
-
-
-LIBRARIES = {"python": python_driver, "javascript": javascript_driver}
-"""The command that starts the driver of each library."""
 
 
 @pytest.fixture(params=LIBRARIES)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.test_promises import LIBRARIES
+from tests.clients.runner import LIBRARIES
 from tests.crash.checker import check
 from tests.crash.libraries import libraries, violations
 from tests.crash.load import record

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.campaign.support.lab import Area, Lab
 from tests.campaign.support.load import load
 from tests.campaign.support.report import NotTried, Seen
-from tests.clients.test_promises import BUILT, LIBRARIES
+from tests.clients.runner import BUILT, LIBRARIES
 from tests.crash.checker import check
 from tests.crash.libraries import libraries, violations
 from tests.crash.load import record
