@@ -37,7 +37,7 @@ class Law(SessionRules, RoomRules, ModerationRules, MessageRules, ReadingRules, 
 
 
 STREAMS = (
-    *("open_stream", "append", "finish", "write", "stop", "fall_silent", "search", "history"),
+    *("open_stream", "append", "finish", "write", "stop", "fall_silent", "search", "history", "cut"),
     *("connect", "disconnect", "be_away", "moderate", "block", "unsubscribe", "join", "edit", "delete", "react"),
 )
 

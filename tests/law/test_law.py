@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from tests.delivery.brokers import HarmfulFeed, HarmfulLink, Wire
+from tests.law.libraries import LawOfLibraries, LawOfStreamsInLibraries
 from tests.law.machine import Law, LawOfStreams
 from tests.support.balancer import balanced
 from tests.support.client import unread_answers
@@ -221,7 +222,23 @@ def test_a_returning_device_knows_its_rooms_and_read_markers(
             example.teardown()
 
 
-def test_each_way_to_write_a_message_that_streams(sqlite_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("machine", "examples"),
+    [
+        (LawOfLibraries, 2),
+        pytest.param(LawOfLibraries, 40, marks=pytest.mark.long),
+        pytest.param(LawOfStreamsInLibraries, 40, marks=pytest.mark.long),
+    ],
+)
+def test_the_client_library_shows_what_the_log_has(
+    machine: type[Law], examples: int, sqlite_url: str, tmp_path: Path
+) -> None:
+    with _law(sqlite_url, tmp_path, machine=machine) as law:
+        run_machine(law, settings=_settings(examples, 30))
+
+
+@pytest.mark.parametrize("machine", [LawOfStreams, LawOfStreamsInLibraries])
+def test_each_way_to_write_a_message_that_streams(machine: type[Law], sqlite_url: str, tmp_path: Path) -> None:
     """Cases that random examples may miss."""
     ways = ["next", "again", "overlap", "beyond", "other"]
     steps: list[tuple[str, dict[str, Any]]] = [
@@ -254,7 +271,7 @@ def test_each_way_to_write_a_message_that_streams(sqlite_url: str, tmp_path: Pat
         ("append", {"actor_index": BENS_PHONE, "which": 0, "likely": False, "ways": ["next"]}),
         ("search", {"actor_index": 0}),
     ]
-    with _law(sqlite_url, tmp_path, machine=LawOfStreams) as law:
+    with _law(sqlite_url, tmp_path, machine=machine) as law:
         example = law()
         example.begin()
         try:
