@@ -16,19 +16,23 @@ area = Area("redis")
 NODES = 2
 SENDER_PAUSE_S = 0.05
 BOUND_S = 0.5
+AWAY_S = 2.0
+"""How long a killed Redis is away."""
+FROZEN_S = 4.0
+POLL_S = 0.05
 BACK_S = 5.0
 """How soon Redis is used again."""
 
 
 async def _killed(redis: RedisServer) -> None:
     await redis.kill()
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(AWAY_S)
     await redis.start()
 
 
 async def _suspended(redis: RedisServer) -> None:
     redis.suspend()
-    await asyncio.sleep(4.0)
+    await asyncio.sleep(FROZEN_S)
     redis.resume()
 
 
@@ -87,5 +91,5 @@ async def _until_back(redis: RedisServer) -> float:
         subscribed = (await redis.channels()).values()
         if subscribed and min(subscribed) == NODES:
             break
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(POLL_S)
     return time.monotonic() - began

@@ -18,6 +18,10 @@ from tests.campaign.support.report import Seen
 
 area = Area("removals")
 NODES = 3
+RETRY_S = 0.2
+TALK_S = 0.5
+"""How long there is traffic before a fault."""
+TYPING_S = 0.1
 TOPIC = "tides"
 REMOVED_S = 1.0
 """Within this, the client of a removed member is told, and gets no transient event any more."""
@@ -68,7 +72,7 @@ async def remove(owner: Plain, victim: Victim, room: str) -> int:
         # A stopped node may hold the room.
         refused = [one["error"] for one in (answer, message) if not one["ok"]]
         assert all(error["retryable"] for error in refused) or answer["ok"] is not message["ok"], refused
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(RETRY_S)
     raise TimeoutError("a kick is refused again and again")
 
 
@@ -152,7 +156,7 @@ async def _kicked_behind(lab: Lab, *, stopped: bool) -> Seen:
         for n, length in enumerate(lengths):
             victims = await victims_of(nodes, [f"victim{n}of{k}" for k in range(5)], room, TOPIC, 1)
             async with talk(nodes, room, senders, 0.05) as traffic:
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(TALK_S)
                 if stopped:
                     os.kill(nodes.nodes[1].pid, signal.SIGSTOP)
                 else:
@@ -170,7 +174,7 @@ async def _kicked_behind(lab: Lab, *, stopped: bool) -> Seen:
                 healed = time.monotonic()
                 for victim in victims:
                     await victim.ear.event("room_removed")
-                await asyncio.sleep(1)
+                await asyncio.sleep(REMOVED_S)  # for transient events that must not come
                 typing.cancel()
                 last = await traffic.stop()
             await owner.ask("message", room_id=room, content="the end")
@@ -203,7 +207,7 @@ async def _type(typist: Plain, room: str) -> None:
     while True:
         await typist.call("typing", {"room_id": room, "typing": typing}, PATIENCE_S * 2)
         typing = not typing
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(TYPING_S)
 
 
 @area.check("who is invited by one node gets the room on another one soon, and every message")

@@ -33,6 +33,7 @@ area = Area("soak")
 WORKERS = 4
 KINDS = "ws", "python websocket", "python polling", "python upgrade"
 SAMPLE_S = 5.0
+POLL_S = 0.5
 RESTARTED_S = 120.0
 """The longest that a rolling restart takes."""
 MIB_PER_HOUR = 1.0
@@ -124,7 +125,7 @@ async def _restart(server: Server) -> None:
             now = {process.pid for process in _workers(server)}
             if not before & now and len(now) == WORKERS:
                 return
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(POLL_S)
 
 
 def _feed_seconds(conn: Transaction) -> float:
