@@ -98,7 +98,12 @@ async def _react(context: CommandContext, rest: str, *, remove: bool) -> None:
     context.show(views=[await _ask(context, Message, "react", payload)])
 
 
-@_command("search", "WORDS", 'find messages in your rooms with all these words; "a phrase", begin*', group=_MESSAGES)
+@_command(
+    "search",
+    "WORDS",
+    'find messages with all these words; "a phrase", begin*, from:NAME, in:TOPIC, has:link, before:DATE',
+    group=_MESSAGES,
+)
 async def search(context: CommandContext, rest: str) -> None:
     results = await _ask(context, SearchResults, "search", {"query": rest})
     if not results.messages:

@@ -13,7 +13,7 @@ from tidings_db.engine import Database
 from tidings_db.models import entries, members, rooms, users
 from tidings_db.queries import log, search
 from tidings_db.queries.rows import EntryRow
-from tidings_db.queries.words import words
+from tidings_db.queries.words import marks, words
 
 
 async def search_contents(client: Client, query: str, **fields: Any) -> list[str]:
@@ -118,12 +118,12 @@ def indexed(conn: Connection) -> dict[tuple[int, int], list[str]]:
 
 def expected_index(conn: Connection) -> dict[tuple[int, int], list[str]]:
     """As `indexed`, computed from the logs."""
-    messages = select(entries.c.room_id, entries.c.seq, entries.c.content).where(
+    messages = select(entries.c.room_id, entries.c.seq, entries.c.sender_id, entries.c.content).where(
         entries.c.kind == "message", entries.c.deleted.is_(False)
     )
     return {
-        (room_key, seq): sorted({f"{room_key}·{word}" for word in words(content)})
-        for room_key, seq, content in conn.execute(messages)
+        (room_key, seq): sorted({f"{room_key}·{term}" for term in words(content) + marks(sender_key, content)})
+        for room_key, seq, sender_key, content in conn.execute(messages)
     }
 
 

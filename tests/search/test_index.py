@@ -7,14 +7,25 @@ import random
 import signal
 import sys
 import threading
+from importlib import import_module
 from typing import Any
 
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 
-from tests.search.support import assert_index_is_of_the_logs, caught_up, change, fill, index_all, write_step
+from tests.search.support import (
+    assert_index_is_of_the_logs,
+    caught_up,
+    change,
+    fill,
+    index_all,
+    indexed,
+    write_step,
+)
 from tests.support.client import DEADLINE_S
 from tests.support.depth import examples
 from tidings.log.indexer import Indexer
@@ -28,7 +39,7 @@ LOGS = {room_key: [f"alpha w{room_key} n{n}" for n in range(1, 31)] for room_key
 
 def contents(conn: Connection, query: str, **fields: Any) -> list[str]:
     options: dict[str, Any] = {"room_key": None, "before": None, "limit": 1000, **fields}
-    return [row.entry.content or "" for row in search.find(conn, 1, parse(query), **options)]
+    return [row.entry.content or "" for row in search.find(conn, 1, parse(query), **options).hits]
 
 
 def steps(conn: Connection, limit: int = 200) -> int:
@@ -185,6 +196,30 @@ async def test_messages_deleted_by_retention_are_neither_found_nor_indexed_again
     assert await database.read(lambda conn: contents(conn, "w3")) == []
 
 
+async def test_the_migration_marks_the_messages_of_an_older_index(database: Database) -> None:
+    contents = ["plain", "see https://example.org", "run `it`", "both http://example.org and `it`", "edited", "gone"]
+
+    def migrated(conn: Connection) -> None:
+        fill(conn, {1: contents, 2: contents})
+        change(conn, 1, 5, "now with https://example.org")
+        change(conn, 2, 6, None)
+        steps(conn)
+        if conn.dialect.name == "sqlite":
+            for key, stored in conn.exec_driver_sql("SELECT rowid, words FROM search_words").all():
+                older = " ".join(word for word in stored.split() if "··" not in word)
+                conn.exec_driver_sql("UPDATE search_words SET words = ? WHERE rowid = ?", (older, key))
+        else:
+            for word in conn.scalars(text("SELECT word FROM ts_stat('SELECT words FROM search_words')")).all():
+                if "··" in word:
+                    conn.execute(text("UPDATE search_words SET words = ts_delete(words, :word)"), {"word": word})
+        assert all("··" not in word for stored in indexed(conn).values() for word in stored)
+        with Operations.context(MigrationContext.configure(conn)):
+            import_module("tidings_db.migrations.versions.r0009_search_marks").upgrade()
+        assert_index_is_of_the_logs(conn)
+
+    await database.write(migrated)
+
+
 @settings(deadline=None, max_examples=examples(80), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=400))
 async def test_any_content_can_be_indexed_and_is_found_by_its_words(database: Database, content: str) -> None:
@@ -196,8 +231,8 @@ async def test_any_content_can_be_indexed_and_is_found_by_its_words(database: Da
         steps(conn)
         assert_index_is_of_the_logs(conn)
         for word in parse(content)[:5]:
-            results = search.find(conn, 1, (word,), room_key=None, before=None, limit=2)
-            assert len(results) == 1, word
+            found = search.find(conn, 1, (word,), limit=2)
+            assert len(found.hits) == 1, word
         raise _Undo
 
     with pytest.raises(_Undo):

@@ -45,8 +45,8 @@ def index(conn: Connection) -> None:
 
 
 def find(conn: Connection, query: str, room_key: int | None = None) -> list[str]:
-    results = search.find(conn, SPY, parse(query), room_key=room_key, before=None, limit=20)
-    return [row.entry.content or "" for row in results]
+    found = search.find(conn, SPY, parse(query), room_key=room_key, limit=20)
+    return [row.entry.content or "" for row in found.hits]
 
 
 @contextmanager
@@ -171,10 +171,12 @@ async def test_the_newest_of_many_rooms_come_first_on_every_page(
     def pages(conn: Connection, limit: int) -> list[str]:
         results: list[str] = []
         before = None
-        while page := search.find(conn, 1, parse("word"), room_key=None, before=before, limit=limit):
-            results += [row.entry.content or "" for row in page]
-            before = search.document(conn, page[-1].entry.message_id or "")
-        return results
+        while True:
+            page = search.find(conn, 1, parse("word"), before=before, limit=limit)
+            results += [row.entry.content or "" for row in page.hits]
+            if page.next is None:
+                return results
+            before = search.document(conn, page.next)
 
     newest_first = [content for room in contents.values() for content in room][::-1]
     for limit in (1, 7, 100, 500):

@@ -184,6 +184,68 @@ async def test_pages_neither_repeat_nor_miss_messages_while_others_are_sent_and_
     assert await code(people.omar, "search", query="needle", before="nothing") == "not_found"
 
 
+async def test_filters_narrow_a_search_by_sender_place_time_and_what_a_message_has(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    await omar.ask("create", topic_name="la plaza")
+    await diego.ask("subscribe", topic_name="la plaza")
+    (first,) = await send(omar, "lunch at noon, see https://example.org", topic_name="la plaza")
+    await send(diego, "lunch? run `make lunch`", topic_name="la plaza")
+    await send(diego, "lunch, just us two", username="omar")
+    edited = (await send(omar, "lunch http://example.org", topic_name="la plaza"))[0]
+    await omar.ask("edit", message_id=edited["id"], content="lunch without it")
+    await caught_up(people.server.node.indexer)
+    everything = ["lunch without it", "lunch, just us two", "lunch? run `make lunch`", first["content"]]
+    today, tomorrow = first["created_at"][:10], "2999-01-01"
+    cases = {
+        "lunch": everything,
+        "from:diego": everything[1:3],
+        "lunch from:@DIEGO": everything[1:3],
+        "from:diego run": everything[2:3],
+        "from:satoshi lunch": [],
+        "from:diego from:omar": [],
+        'in:"la plaza" lunch': [everything[0], *everything[2:]],
+        'in:"#la plaza" from:omar': [everything[0], everything[3]],
+        "in:@diego lunch": everything[1:2],
+        "has:link": everything[3:],
+        "has:LINK from:diego": [],
+        "has:code": everything[2:3],
+        f"after:{today} lunch": everything,
+        f"after:{tomorrow} lunch": [],
+        f"before:{today} from:omar": [],
+        f"before:{tomorrow} from:omar": [everything[0], everything[3]],
+        f"after:{first['created_at']} before:{first['created_at']} lunch": [],
+        '"from:diego"': [],
+        "from: lunch": [],
+    }
+    for query, expected in cases.items():
+        assert await search_contents(omar, query) == expected, query
+    for query in ("has:file", "in:@", "in:plaza in:diego lunch", "after:soon lunch", "before:2026-13-01", "in:omar"):
+        assert await code(diego, "search", query=query) == "invalid", query
+    assert await code(diego, "search", query="in:omar x", topic_name="la plaza") == "invalid"
+    assert await code(omar, "search", query="from:nobody") == "not_found"
+    assert await code(omar, "search", query="in:nowhere x") == "not_found"
+    assert await code(people.satoshi, "search", query='in:"la plaza" lunch') == "forbidden"
+
+
+async def test_a_search_that_examines_many_messages_goes_on_in_the_next_page(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "MAX_EXAMINED", 10)
+    await people.omar.ask("create", topic_name="noticias")
+    sent = await send(people.omar, *(f"needle {n}" for n in range(40)), topic_name="noticias")
+    await caught_up(people.server.node.indexer)
+    query, found, pages = f"needle before:{sent[1]['created_at']}", list[str](), 0
+    page = await people.omar.ask("search", query=query, limit=3)
+    while True:
+        pages += 1
+        found += [message["content"] for message in page["messages"]]
+        if page["next"] is None:
+            break
+        page = await people.omar.ask("search", query=query, limit=3, before=page["next"])
+    assert found == [message["content"] for message in sent if message["created_at"] < sent[1]["created_at"]][::-1]
+    assert pages > 1
+
+
 async def test_a_query_needs_a_word_and_at_most_one_room(people: People) -> None:
     for query in ("", " ", "*", '""', "!? … 👍", "\u0301", "x" * 257, "a\0b", None, 7):
         with pytest.raises(Refused) as refused:

@@ -71,9 +71,9 @@ def test_a_query_consists_of_words_prefixes_and_phrases(query: str, expected: li
 def test_a_text_matches_a_query_if_it_contains_every_phrase() -> None:
     text = "Good morning: lunchtime is at noon"
     for query in ("noon GOOD", '"good morning" lunch*', "lunch* good*", '"lunchtime is a"*', "good-morning"):
-        assert matches(parse(query), text), query
+        assert matches(parse(query), 1, text), query
     for query in ("noon midnight", '"morning good"', "lunch", '"good lunch"', '"good morning lunch"', "oon"):
-        assert not matches(parse(query), text), query
+        assert not matches(parse(query), 1, text), query
 
 
 def test_a_snippet_shows_the_original_text_around_the_first_match() -> None:

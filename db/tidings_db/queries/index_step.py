@@ -29,6 +29,7 @@ WITH place AS (
 ), change AS (
     SELECT place.id, place.seq, last_seq, high, entry.seq AS position, entry.kind, entry.created_at, entry.content,
         entry.deleted, target.seq AS target_seq, target.content AS target_content, target.deleted AS target_deleted,
+        coalesce(target.sender_id, entry.sender_id) AS sender,
         coalesce(length(CASE WHEN entry.kind = 'message' THEN entry.content ELSE target.content END), 0) AS size
     FROM place
     LEFT JOIN entry ON entry.room_id = id AND entry.seq > low AND entry.seq <= high
@@ -38,7 +39,7 @@ WITH place AS (
     ) AS target ON true
 )
 SELECT id, seq, last_seq, high, position, kind, created_at, CASE WHEN read <= $4 THEN content END, deleted,
-    target_seq, CASE WHEN read <= $4 THEN target_content END, target_deleted, size
+    target_seq, CASE WHEN read <= $4 THEN target_content END, target_deleted, sender, size
 FROM (SELECT *, sum(size) OVER (ORDER BY id, position) - size AS read FROM change) AS change
 ORDER BY id, position
 """
@@ -51,7 +52,8 @@ def read(
     """The moves over the next entries of some rooms, up to `limit`, the rooms (cursor, last_seq), and the entries.
 
     An entry is (room, seq, kind, created_at, content, deleted), then (seq, content, deleted) of the message that it
-    edits or deletes, then the length of the content. Contents that follow the first `max_bytes` are left out.
+    edits or deletes, then the sender and the length of the content. Contents that follow the first `max_bytes` are
+    left out.
     """
     rows = on_postgresql(conn, _READ_STEP, consumer, sorted(room_keys), limit, max_bytes)
     moves = {key: (seq, high) for key, seq, _, high, *_ in rows if high > seq}

@@ -20,13 +20,15 @@ from tidings_db.connections import stepwise
 from tidings_db.models import entries, members, search_documents
 from tidings_db.queries import consumers, index_step
 from tidings_db.queries.rows import ROOM_COLUMNS, EntryRow, RoomRow, chunked, entry_columns, relation, values_of
-from tidings_db.queries.words import Phrase, Query, matches, words
+from tidings_db.queries.words import Phrase, Query, marks, matches, words
 
 CONSUMER = "search"
 TERMS_IN_QUERY = 256
 """The most (word, room) pairs in one statement."""
 MAX_TERMS = 16_384
 """The most (word, room) pairs in one search; each takes about 15 µs."""
+MAX_EXAMINED = 20_000
+"""The most matches in the index that one search examines: with `since` or `until`, few of them may be results."""
 NEWEST = 2_000
 """PostgreSQL: the number of newest messages that are examined before the index is used, which returns all matches, in
 no order. So a common word is found among the newest messages, and of a rare word there are few matches."""
@@ -39,6 +41,7 @@ _END = 2**63 - 1
 class Document(NamedTuple):
     room_key: int
     seq: int
+    sender_key: int
     text: str | None
     """The content, or in an encoded step its words in the form of the index; None for a deleted message."""
 
@@ -77,6 +80,7 @@ def _select_changes(dialect: str) -> Select[Any]:
             target.c.seq,
             target.c.content,
             target.c.deleted,
+            func.coalesce(target.c.sender_id, entries.c.sender_id),
         )
         .join_from(place, entries, same)
         .outerjoin(target, changed)
@@ -119,7 +123,7 @@ def _step(
     changed: dict[tuple[int, int], Document] = {}
     latest: dict[int, int] = {}
     size = 0
-    for key, seq, kind, created_at, content, deleted, target, new_content, now_deleted, length in changes:
+    for key, seq, kind, created_at, content, deleted, target, new_content, now_deleted, sender, length in changes:
         size += length
         if size > max_bytes and (added or changed):
             moves = {room_key: move for room_key, move in moves.items() if room_key <= key}
@@ -128,9 +132,9 @@ def _step(
         if kind == "message":
             # Sorted by time over all rooms, but never out of order within a room, even if the clock went back.
             latest[key] = time = max(created_at, latest.get(key, 0))
-            added[key, seq] = time, Document(key, seq, None if deleted else content or "")
+            added[key, seq] = time, Document(key, seq, sender, None if deleted else content or "")
         elif target is not None and (key, target) not in added:
-            changed[key, target] = Document(key, target, None if now_deleted else new_content or "")
+            changed[key, target] = Document(key, target, sender, None if now_deleted else new_content or "")
     moves = {key: (low, high) for key, (low, high) in moves.items() if high > low}
     in_order = sorted(added.values(), key=lambda timed: (timed[0], timed[1][:2]))
     unread = {key for key, (seq, last_seq) in cursors.items() if moves.get(key, (seq, seq))[1] < last_seq}
@@ -143,7 +147,7 @@ def encode_step(step: Step, dialect: str) -> Step:
 
     def encoded(documents: Sequence[Document]) -> list[Document]:
         return [
-            document if document.text is None else document._replace(text=encode(document.room_key, document.text))
+            document if document.text is None else document._replace(text=encode(document, document.text))
             for document in documents
         ]
 
@@ -188,8 +192,9 @@ def _write_sqlite(conn: Connection, added: Sequence[Document], changed: Sequence
         conn.exec_driver_sql("INSERT INTO search_removed DEFAULT VALUES")
 
 
-def _words(room_key: int, content: str) -> str:
-    return " ".join(_in_room(room_key, word) for word in words(content))
+def _words(document: Document, content: str) -> str:
+    terms = words(content) + marks(document.sender_key, content)
+    return " ".join(_in_room(document.room_key, term) for term in terms)
 
 
 _UPDATE = text(
@@ -204,7 +209,8 @@ _DELETE = text(
 
 def _write_postgresql(conn: Connection, step: Step) -> set[int]:
     """Write everything but the changed documents in one round trip."""
-    moved = index_step.write(conn, CONSUMER, step.moves, step.added)
+    added = [(document.room_key, document.seq, document.text) for document in step.added]
+    moved = index_step.write(conn, CONSUMER, step.moves, added)
     for document in step.changed:
         if document.room_key not in moved:
             continue
@@ -216,12 +222,14 @@ def _write_postgresql(conn: Connection, step: Step) -> set[int]:
     return moved
 
 
-def _vector(room_key: int, content: str) -> str:
-    """A `tsvector` as text: each word with its positions."""
+def _vector(document: Document, content: str) -> str:
+    """A `tsvector` as text: each word with its positions, and the marks."""
     positions: dict[str, list[str]] = {}
     for position, word in enumerate(words(content), 1):
-        positions.setdefault(_in_room(room_key, word), []).append(str(position))
-    return " ".join(f"'{word}':{','.join(numbers)}" for word, numbers in positions.items())
+        positions.setdefault(_in_room(document.room_key, word), []).append(str(position))
+    lexemes = [f"'{word}':{','.join(numbers)}" for word, numbers in positions.items()]
+    lexemes += [f"'{_in_room(document.room_key, mark)}'" for mark in marks(document.sender_key, content)]
+    return " ".join(lexemes)
 
 
 def _in_room(room_key: int | str, word: str) -> str:
@@ -302,6 +310,17 @@ _DOCUMENT = (
 )
 
 
+_MESSAGE = (
+    select(entries.c.message_id)
+    .join_from(
+        search_documents,
+        entries,
+        and_(entries.c.room_id == search_documents.c.room_id, entries.c.seq == search_documents.c.seq),
+    )
+    .where(search_documents.c.id == bindparam("document"))
+)
+
+
 def document(conn: Connection, message_id: str) -> int | None:
     """The position of a message in the order of results, also of a deleted one."""
     return conn.execute(_DOCUMENT, {"message_id": message_id}).scalar()
@@ -333,6 +352,7 @@ _CURRENT = text(
     f"SELECT {_COLUMNS} FROM search_document d CROSS JOIN member CROSS JOIN entry CROSS JOIN room"
     ' CROSS JOIN "user" WHERE d.id IN :hits AND member.room_id = d.room_id AND member.user_id = :user'
     " AND entry.room_id = d.room_id AND entry.seq = d.seq AND NOT entry.deleted"
+    " AND entry.created_at >= :since AND entry.created_at < :until"
     ' AND room.id = d.room_id AND "user".id = entry.sender_id ORDER BY d.id DESC'
 ).bindparams(bindparam("hits", expanding=True))
 _NEWEST = select(func.max(search_documents.c.id)).where(search_documents.c.id < bindparam("before"))
@@ -348,46 +368,68 @@ class TooManyTerms(ValueError):
         self.words = words
 
 
+class Page(NamedTuple):
+    hits: Sequence[SearchHit]
+    """Newest first."""
+    next: str | None
+    """The message before which the next page begins; None: this was the last one."""
+
+
 def find(
-    conn: Connection, user_key: int, query: Query, *, room_key: int | None, before: int | None, limit: int
-) -> list[SearchHit]:
+    conn: Connection,
+    user_key: int,
+    query: Query,
+    *,
+    room_key: int | None = None,
+    before: int | None = None,
+    since: int = 0,
+    until: int = _END,
+    limit: int,
+) -> Page:
     """The newest messages that match a (non-empty) query, in all rooms that the user is in, or in one of them.
 
-    `before`: only messages before that `document`. Although the index may lag behind the log, no deleted message is
-    found, and an edited one only by its current content. Raises `TooManyTerms`.
+    `before`: only messages before that `document`; `since`, `until`: only those sent then (ms; `until` excluded).
+    Although the index may lag behind the log, no deleted message is found, and an edited one only by its current
+    content. Raises `TooManyTerms`.
     """
     dialect = conn.dialect.name
     own = [room_key] if room_key is not None else list(conn.scalars(_ROOMS, {"user": user_key}))
     if not own:
-        return []
+        return Page((), None)
     template = _template(dialect, query)
     terms = sum(len(phrase.words) for phrase in query)
     if terms * len(own) > MAX_TERMS:
         raise TooManyTerms(MAX_TERMS // len(own))
     groups = [_match(dialect, template, chunk) for chunk in chunked(own, max(1, TERMS_IN_QUERY // terms))]
-    before, low, batch = before or _END, 0, limit
+    before, low, batch, examined = before or _END, 0, limit + 1, 0
     if dialect == "postgresql":
         newest = conn.execute(_NEWEST, {"before": before}).scalar() or 0
         low = max(0, newest - NEWEST)
     results: list[SearchHit] = []
-    while len(results) < limit:
+    while len(results) <= limit:
         bounds = {"before": before, "low": low, "batch": batch}
         if low:
             parameters = {"user": user_key, "room": room_key, "match": template, "any_room": _ANY_ROOM}
             hits = list(conn.scalars(_NEWEST_HITS, {**bounds, **parameters}))
         else:
             hits = _hits(conn, groups, bounds)
-        for row in conn.execute(_CURRENT, {"hits": hits, "user": user_key}) if hits else ():
+        of_hits = {"hits": hits, "user": user_key, "since": since, "until": until}
+        for row in conn.execute(_CURRENT, of_hits) if hits else ():
             result = SearchHit(RoomRow(*row[:_ENTRY_AT]), EntryRow(*row[_ENTRY_AT:]))
-            if result.entry.edited_at is None or matches(query, result.entry.content or ""):
+            entry = result.entry
+            if entry.edited_at is None or matches(query, entry.sender_key, entry.content or ""):
                 results.append(result)
+        examined += len(hits)
         if len(hits) == batch:
+            if examined >= MAX_EXAMINED and len(results) <= limit:
+                return Page(results, conn.execute(_MESSAGE, {"document": hits[-1]}).scalar())
             before, batch = hits[-1], min(2 * batch, _BATCH)
         elif low:
             before, low = low, 0
         else:
             break
-    return results[:limit]
+    more = results[limit - 1].entry.message_id if len(results) > limit else None
+    return Page(results[:limit], more)
 
 
 def _hits(conn: Connection, groups: Sequence[str], bounds: Mapping[str, int]) -> list[int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 MAX_WORD = 64
 """Significant characters of a word; later ones are ignored."""
@@ -121,9 +121,46 @@ def parse(query: str) -> Query:
     return tuple(phrases)
 
 
-def matches(query: Query, text: str) -> bool:
-    """Whether a text matches the query."""
-    text_words = words(text)
+_FILTER = re.compile(
+    r'"[^"]*"?|(?<!\S)(?P<name>from|in|before|after|has):(?:"(?P<quoted>[^"]+)"|(?P<plain>[^\s"]+))', re.IGNORECASE
+)
+
+
+def split_filters(query: str) -> tuple[str, list[tuple[str, str]]]:
+    """The words of a query, and its filters (name, value): `from:ana`, `in:"la plaza"`. In quotes they are words."""
+    filters: list[tuple[str, str]] = []
+
+    def take(part: re.Match[str]) -> str:
+        if part["name"] is None:
+            return part[0]
+        filters.append((part["name"].lower(), part["quoted"] or part["plain"]))
+        return " "
+
+    return _FILTER.sub(take, query), filters
+
+
+def sent_by(sender_key: int) -> Phrase:
+    """A mark, which only messages of that sender have."""
+    return Phrase((f"·{sender_key}",), False)
+
+
+HAS: Final = {"link": Phrase(("·link",), False), "code": Phrase(("·code",), False)}
+"""Marks of messages with a link, and with something in backticks."""
+
+
+def marks(sender_key: int, text: str) -> list[str]:
+    """What the index holds of a message beside its words. `·` is not a letter: no word equals a mark."""
+    found = [sent_by(sender_key)]
+    if "http://" in text or "https://" in text:
+        found.append(HAS["link"])
+    if text.count("`") > 1:
+        found.append(HAS["code"])
+    return [mark.words[0] for mark in found]
+
+
+def matches(query: Query, sender_key: int, text: str) -> bool:
+    """Whether a message matches the query."""
+    text_words = words(text) + marks(sender_key, text)
     ends = range(1, len(text_words) + 1)
     return all(any(phrase.ends_at(text_words, end) for end in ends) for phrase in query)
 

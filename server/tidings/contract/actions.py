@@ -419,7 +419,8 @@ class BlockUser(Payload):
 
 class Search(Payload):
     query: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL)] = Field(
-        description='Words that the message must all contain; `"a phrase"`; `prefix*`',
+        description='Words that the message must all contain; `"a phrase"`; `prefix*`; filters: `from:`, `in:`,'
+        " `has:`, `after:`, `before:`",
         examples=['"good morning" lunch*'],
     )
     room_id: Id | None = Field(default=None, description="Only in this room")
