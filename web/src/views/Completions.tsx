@@ -65,8 +65,8 @@ export function Completions({ suggestions, box }: { suggestions: Suggestions; bo
       aria-label="Completions"
       gutter={6}
       unmountOnHide
-      // Above the whole composer, so that the quoted message stays visible.
-      getAnchorRect={() => box.ref.current?.closest(".composer")?.getBoundingClientRect() ?? null}
+      // At the left edge of the box, above the message that is quoted.
+      getAnchorRect={() => box.ref.current?.closest(".composer")?.firstElementChild?.getBoundingClientRect() ?? null}
     >
       {choices.map((choice) => (
         <ComboboxItem

@@ -113,7 +113,14 @@ export function Composer({ room_id, target, onTarget }: ComposerProps) {
             />
           )}
         />
-        <button type="submit" className="send" aria-label="Send" title="Send" disabled={isEmpty || isTooLong || busy}>
+        <button
+          type="submit"
+          className="send"
+          aria-label="Send"
+          data-tip="Send"
+          data-keys="Enter"
+          disabled={isEmpty || isTooLong || busy}
+        >
           <SendHorizontal size={20} />
         </button>
       </Form>

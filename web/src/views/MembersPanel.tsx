@@ -217,7 +217,7 @@ const MemberRow = memo(function MemberRow({
           {me && <span className="muted small">you</span>}
           {role !== "member" && <span className="role">{role}</span>}
           {isAhead(muted_until) && (
-            <span className="role" title={withTimes(`Muted until ${muted_until}`)}>
+            <span className="role" data-tip={withTimes(`Muted until ${muted_until}`)}>
               muted
             </span>
           )}

@@ -10,7 +10,7 @@ export type Shown =
   | { readonly kind: "search"; readonly here: boolean };
 
 /** Narrow screens show a panel instead of the room, as in app.css. */
-const narrow = window.matchMedia("(max-width: 1100px)");
+const narrow = window.matchMedia("(max-width: 68.75em)");
 
 /** Which panel is open. Closing it returns the focus to the element that opened it. */
 export function usePanel(route: Route): {

@@ -129,7 +129,7 @@ function Sign({ room, online }: { room: Room; online: boolean }) {
   const Icon = room.kind === "group" ? Users : room.is_private ? Lock : Hash;
   const what = room.kind === "group" ? "Group" : room.is_private ? "Private topic" : "Topic";
   return (
-    <span className="sign" role="img" aria-label={what} title={what}>
+    <span className="sign" role="img" aria-label={what} data-tip={what}>
       <Icon size={20} />
     </span>
   );

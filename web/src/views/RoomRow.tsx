@@ -34,8 +34,9 @@ export const RoomRow = memo(function RoomRow({
   const unread = room.unread > 0;
   const typing = held.typing.size > 0;
   const mentioned = isMentioned(held, me);
+  const drafted = useView((view) => view.drafts.has(room.room_id));
   return (
-    <div className={`room-row ${unread ? "unread" : ""} ${current ? "current" : ""}`}>
+    <div className={`room-row ${room.kind} ${unread ? "unread" : ""} ${current ? "current" : ""}`}>
       <Sign held={held} name={name} online={online} />
       {room.kind === "group" && room.title === null && held.members === null && <Names room_id={room.room_id} />}
       <a
@@ -51,17 +52,22 @@ export const RoomRow = memo(function RoomRow({
       >
         {name}
       </a>
-      {last !== null && (
+      {last !== null && room.kind !== "topic" && (
         <time className="small" dateTime={last.created_at}>
           {whenOf(last.created_at)}
         </time>
       )}
-      <span id={`${id}-preview`} dir="auto" className={`preview small ellipsis ${typing ? "now" : ""}`}>
+      <span
+        id={`${id}-preview`}
+        dir="auto"
+        className={`preview ${room.kind === "topic" ? "hidden" : "small ellipsis"} ${typing ? "now" : ""}`}
+      >
         {preview.sender !== null && <span className="sender">{preview.sender}: </span>}
         {preview.text}
       </span>
       <span id={`${id}-state`} className="state">
         <span className="hidden">{wordsFor(held, online)}</span>
+        {drafted && !current && <span className="draft">Draft</span>}
         {mentioned && (
           <span className="badge strong">
             @<span className="hidden"> you are mentioned, </span>
@@ -99,7 +105,7 @@ function Sign({ held: { room }, name, online }: { held: RoomState; name: string;
       style={room.kind === "group" ? ({ "--hue": hueOf(name) } as object) : undefined}
       aria-hidden="true"
     >
-      <Icon size={18} />
+      <Icon size={16} />
     </span>
   );
 }
