@@ -96,6 +96,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
             key={`members ${room_id} ${shown.name}`}
             room_id={room_id}
             name={shown.name}
+            details={shown.details ?? false}
             onClose={panel.close}
             onMakeWay={panel.makeWay}
           />
