@@ -76,7 +76,7 @@ function inter(): Plugin {
         const part = await subsetFont(whole, letters.join("") + more, {
           targetFormat: "woff2",
           variationAxes: { wght: { min: 400, max: 650 } },
-          keepFeatures: ["ccmp", "kern", "locl", "mark", "tnum"],
+          keepFeatures: ["kern", "tnum"],
         });
         await writeFile(`${FONTS}/${name}.woff2`, part);
       }

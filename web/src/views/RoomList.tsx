@@ -238,7 +238,7 @@ function Unread({
   const Arrow = where === "above" ? ArrowUp : ArrowDown;
   const show = () => onShow(nearest, where === "above" ? "end" : "start");
   return (
-    <button type="button" className={`button unread-pill ${where}`} onClick={show}>
+    <button type="button" className={`button primary pill ${where}`} onClick={show}>
       <Arrow size={15} aria-hidden="true" /> {count} unread{personal > 0 && `, ${personal} for you`}
       <span className="hidden"> {where}</span>
     </button>

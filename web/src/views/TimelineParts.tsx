@@ -125,7 +125,7 @@ export function Failed({ direction, why, onAgain }: { direction: Direction; why:
 /** The button that jumps up to the first new message. */
 export function ToNew({ count, onPress }: { count: number; onPress: () => void }) {
   return (
-    <button type="button" className="button to-new" onClick={onPress}>
+    <button type="button" className="button primary pill above" onClick={onPress}>
       <ArrowUp size={16} aria-hidden="true" /> {count.toLocaleString()} new {count === 1 ? "message" : "messages"}
     </button>
   );
