@@ -140,7 +140,7 @@ function Link({ href, children }: { href: string | null; children: ReactNode }) 
   if (href === null) return children;
   if (href.startsWith("#")) return <a href={href}>{children}</a>;
   return (
-    <a href={href} data-tip={href} target="_blank" rel="noopener noreferrer nofollow">
+    <a href={href} title={href} target="_blank" rel="noopener noreferrer nofollow">
       {children}
     </a>
   );
