@@ -82,11 +82,8 @@ function inter(): Plugin {
       }
     },
     async generateBundle() {
-      this.emitFile({
-        type: "asset",
-        fileName: "inter-license.txt",
-        source: await readFile(new URL("LICENSE", INTER), "utf8"),
-      });
+      const source = JSON.stringify({ Inter: await readFile(new URL("LICENSE", INTER), "utf8") });
+      this.emitFile({ type: "asset", fileName: "licenses.json", source });
     },
     transformIndexHtml(_, { bundle }) {
       const href = Object.keys(bundle ?? {}).find((file) => file.startsWith("assets/inter-first"));
