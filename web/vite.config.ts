@@ -1,7 +1,9 @@
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { brotliCompressSync } from "node:zlib";
 import react from "@vitejs/plugin-react";
+// @ts-expect-error: it has no types
+import subsetFont from "subset-font";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 
@@ -50,6 +52,48 @@ function socketIoClient(): Plugin {
   };
 }
 
+/** Where the build puts what it takes of Inter. */
+const FONTS = fileURLToPath(new URL("node_modules/.fonts", import.meta.url));
+const INTER = new URL("node_modules/@fontsource-variable/inter/", import.meta.url);
+/** The first is a part of the first load; the others come with their first letter, as base.css says by `unicode-range`. */
+const LETTERS: Record<string, { from: string; ranges: readonly [number, number][]; more: string }> = {
+  "inter-first": { from: "latin", ranges: [[0x20, 0x7e]], more: "\u00a0·–—‘’“”•…€←↑→↓" },
+  "inter-latin": { from: "latin", ranges: [[0xa1, 0xff]], more: "ıŒœŠšŸŽž‚„†‹›™−" },
+  "inter-europe": { from: "latin-ext", ranges: [[0x100, 0x17f]], more: "ȘșȚțẞ" },
+};
+
+/** Inter in the weights and letters that the page has: a third of its size. */
+function inter(): Plugin {
+  return {
+    name: "tidings:inter",
+    async buildStart() {
+      await mkdir(FONTS, { recursive: true });
+      for (const [name, { from, ranges, more }] of Object.entries(LETTERS)) {
+        const whole = await readFile(new URL(`files/inter-${from}-wght-normal.woff2`, INTER));
+        const letters = ranges.flatMap(([first, last]) =>
+          Array.from({ length: last - first + 1 }, (_, at) => String.fromCodePoint(first + at)),
+        );
+        const part = await subsetFont(whole, letters.join("") + more, {
+          targetFormat: "woff2",
+          variationAxes: { wght: { min: 400, max: 650 } },
+          keepFeatures: ["kern", "tnum"],
+        });
+        await writeFile(`${FONTS}/${name}.woff2`, part);
+      }
+    },
+    async generateBundle() {
+      const source = JSON.stringify({ Inter: await readFile(new URL("LICENSE", INTER), "utf8") });
+      this.emitFile({ type: "asset", fileName: "licenses.json", source });
+    },
+    transformIndexHtml(_, { bundle }) {
+      const href = Object.keys(bundle ?? {}).find((file) => file.startsWith("assets/inter-first"));
+      if (href === undefined) return;
+      const attrs = { rel: "preload", as: "font", type: "font/woff2", crossorigin: true, href: `./${href}` };
+      return [{ tag: "link", attrs, injectTo: "head" }];
+    },
+  };
+}
+
 /** `shell.json`: what the service worker keeps, so that the page opens without a server. */
 function shellList(): Plugin {
   return {
@@ -76,11 +120,12 @@ function brotli(): Plugin {
 
 export default defineConfig({
   base: "./", // the server may be mounted below a prefix
-  plugins: [react(), emojiData(), socketIoClient(), shellList(), brotli()],
+  plugins: [react(), inter(), emojiData(), socketIoClient(), shellList(), brotli()],
   resolve: {
     // One copy, of this lock, also for the library's source.
     dedupe: ["socket.io-client"],
     alias: [
+      { find: "@fonts", replacement: FONTS },
       { find: /^@tidings\/client$/, replacement: `${CLIENT}/index.ts` },
       { find: "@tidings/client/errors", replacement: `${CLIENT}/errors.ts` },
       { find: "decode-named-character-reference", replacement: REFERENCES },

@@ -67,6 +67,8 @@ for (const [size, options] of Object.entries(SIZES))
     };
     await omar.button("Sign in").waitFor();
     await isAccessible(omar, "signing in");
+    await omar.chooses("Create account");
+    await isAccessible(omar, "creating an account");
     await omar.signUp();
     await isAccessible(omar, "welcome");
     const diego = await account("diego");
@@ -156,6 +158,13 @@ for (const [size, options] of Object.entries(SIZES))
       await isAccessible(omar, item);
       await leave();
     }
+    await back();
+
+    await (await omar.account()).topic(`empty ${omar.name}`);
+    await omar.enter(`empty ${omar.name}`);
+    await isAccessible(omar, "an empty room");
+    await omar.button(/^Say hello/).click();
+    await expect.poll(() => omar.box.inputValue()).toBe("Hello 👋 ".trimEnd());
     await back();
 
     await omar.enter(diego.name);
@@ -255,6 +264,8 @@ test("the keyboard alone suffices to sign up, create a topic, write, answer, edi
   const omar = await visitor("omar");
   const { keyboard } = omar.page;
   await omar.button("Sign in").waitFor();
+  await tabTo(omar, "Sign in", "Shift+Tab");
+  await keyboard.press("ArrowRight");
   await tabTo(omar, "Username");
   await keyboard.type(omar.name);
   await tabTo(omar, "Password");
@@ -309,7 +320,9 @@ test("the keyboard alone suffices to sign up, create a topic, write, answer, edi
   await keyboard.press("Enter");
   await omar.room(topic).waitFor({ state: "hidden" });
   await omar.page.getByRole("dialog").waitFor({ state: "hidden" });
-  await tabTo(omar, "Sign out");
+  await tabTo(omar, "Account");
+  await keyboard.press("Enter");
+  await keyboard.press("End");
   await keyboard.press("Enter");
   await omar.button("Sign in").waitFor();
 });
@@ -340,35 +353,73 @@ test("forced colours distinguish the open room, pressed buttons and online users
   await expect.poll(() => styleOf(".avatar > .dot", "backgroundColor")).not.toBe(canvas);
 });
 
-test("with larger text, rows and the composer grow", async ({ person }) => {
-  const omar = await person("omar");
+test("with a root of 30 px no two rows overlap, and the composer is whole", async ({ person, account }) => {
+  const [omar, diego] = [await person("omar"), await account("diego")];
   const program = await omar.account();
   for (const topic of ["one", "two", "three"])
     await program.say(await program.topic(`${topic} ${omar.name}`), "words");
-  await omar.enter(`two ${omar.name}`);
-  const heights = async () => [
-    (await omar.page.locator(".room-row").first().boundingBox())?.height ?? 0,
-    (await omar.box.boundingBox())?.height ?? 0,
-  ];
-  const [row, box] = await heights();
+  const direct = await program.ask("create_conversation", { usernames: [diego.name] });
+  await diego.say(direct.room_id, "unread");
+  const room = `two ${omar.name}`;
+  await omar.enter(room);
+  await omar.say("first", "second **bold**", "```\na block of code\n```");
+  await omar.log.getByText("a block of code").waitFor();
+  const heightOf = async () => (await omar.box.boundingBox())?.height ?? 0;
+  const small = await heightOf();
   await omar.page.evaluate(() => {
-    document.documentElement.style.fontSize = "200%";
+    document.documentElement.style.fontSize = "30px";
   });
   await omar.box.fill("grown");
-  await expect
-    .poll(async () => (await heights()).map((height, at) => height > 1.6 * ([row, box][at] ?? 0)))
-    .toEqual([true, true]);
-  // No row overlaps the one above it, and no text the one below it.
-  const lines = await omar.page
-    .locator(".room-row")
-    .evaluateAll((rows) =>
-      rows.flatMap((one) =>
-        [...one.querySelectorAll(".name, .preview")].map((line) => [
-          line.getBoundingClientRect().top,
-          line.getBoundingClientRect().bottom,
-        ]),
-      ),
-    );
-  expect(lines.length).toBe(6);
-  for (const [at, [top]] of lines.slice(1).entries()) expect(top).toBeGreaterThanOrEqual((lines[at]?.[1] ?? 0) - 2);
+  await expect.poll(heightOf).toBeGreaterThan(1.6 * small);
+  /** Of the parts of a list: how far one reaches over the next (px). */
+  const overlap = (parts: string) =>
+    omar.page.locator(parts).evaluateAll((all) => {
+      const places = all.map((one) => one.getBoundingClientRect()).sort((one, other) => one.top - other.top);
+      return Math.max(...places.slice(1).map(({ top }, at) => (places[at]?.bottom ?? 0) - top));
+    });
+  for (const parts of [".room-row, .section-heading", ".room-row .name, .room-row .preview:not(.hidden)", "article"])
+    await expect.poll(() => overlap(parts), { message: parts }).toBeLessThan(2);
+  const [box, send] = [
+    await omar.page.locator(".composer .box").boundingBox(),
+    await omar.button("Send").boundingBox(),
+  ];
+  const { width, height } = omar.page.viewportSize() ?? { width: 0, height: 0 };
+  expect((box?.y ?? height) + (box?.height ?? 0)).toBeLessThanOrEqual(height);
+  expect((send?.x ?? width) + (send?.width ?? 0)).toBeLessThanOrEqual(width);
+  expect(await omar.page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
+});
+
+test("a tooltip says what a button does and its key, under the pointer and the focus, until Escape", async ({
+  person,
+}) => {
+  const omar = await person("omar");
+  const tip = omar.page.locator(".tooltip");
+  await omar.button("Search").hover();
+  await expect.poll(() => tip.innerText()).toMatch(/Search\s+Ctrl Shift F/);
+  await isAccessible(omar, "a tooltip");
+  await omar.page.keyboard.press("Escape");
+  await tip.waitFor({ state: "hidden" });
+  await tabTo(omar, "Account");
+  await expect.poll(() => tip.innerText()).toBe("Account");
+});
+
+test("on a wide screen the details of a room are beside it, until they are closed", async ({ visitor, account }) => {
+  const omar = await visitor("omar", { viewport: { width: 1920, height: 1080 } });
+  await omar.signUp();
+  const diego = await account("diego");
+  const topic = `wide ${omar.name}`;
+  await furnish(diego, omar, topic);
+  await omar.enter(topic);
+  const details = omar.page.getByRole("complementary", { name: "Members" });
+  await details.getByText(diego.name).waitFor();
+  await details.getByText("A public topic").waitFor();
+  await writesInto(omar, omar.box);
+  await isAccessible(omar, "details");
+  await details.getByRole("button", { name: "Close" }).click();
+  await details.waitFor({ state: "hidden" });
+  await omar.page.reload();
+  await omar.message("an answer of mine").waitFor();
+  expect(await details.count()).toBe(0);
+  await omar.button("Members").click();
+  await details.getByText(diego.name).waitFor();
 });

@@ -1,7 +1,7 @@
 /** Accounts, sessions and what a browser keeps of them. */
 import { readFile } from "node:fs/promises";
 import { PASSWORD } from "./support/account.ts";
-import { Person } from "./support/person.ts";
+import { isFocused, Person } from "./support/person.ts";
 import { newConversation, newTopic } from "./support/rooms.ts";
 import { Server } from "./support/server.ts";
 import { expect, test } from "./support/world.ts";
@@ -28,8 +28,10 @@ test("a wrong password and a taken name are explained; the right password signs 
   await other.fillIn("wrong horse");
   await other.button("Sign in").click();
   await expect.poll(() => other.page.getByRole("alert").textContent()).toMatch(/password.*“Create account”/);
+  await other.chooses("Create account");
   await other.button("Create account").click();
   await expect.poll(() => other.page.getByRole("alert").textContent()).toMatch(/taken/);
+  await other.chooses("Sign in");
   await other.signIn();
 });
 
@@ -40,7 +42,7 @@ test.for([
   const server = await Server.start({ TIDINGS_REGISTRATION: mode });
   const omar = await Person.arrive(browser, server.url, "omar");
   try {
-    await omar.button("Create account").click();
+    await omar.chooses("Create account");
     await expect.poll(() => omar.page.getByRole("alert").textContent()).toBe(reason);
     if (mode === "invite") {
       await omar.page.goto(await server.command("invite"));
@@ -78,7 +80,7 @@ test("signing out deletes all stored data, even after a reload", async ({ person
   await omar.message("a secret").waitFor();
   await omar.page.reload();
   await omar.message("a secret").waitFor();
-  await omar.button("Sign out").click();
+  await omar.signOut();
   await omar.button("Sign in").waitFor();
   await expect.poll(() => kept(omar)).toEqual({ databases: [], session: null });
   await omar.page.goto(`${omar.url}/#/room/${room}`);
@@ -140,6 +142,7 @@ test("a form shows each problem at its field, in plain words", async ({ person, 
   expect(await settings.getByLabel("Current password").getAttribute("aria-invalid")).toBe(null);
 
   nobody.expects(/status of 422/);
+  await nobody.chooses("Create account");
   await nobody.button("Create account").click();
   await nobody.page.getByText("Enter a username.").waitFor();
   await nobody.page.getByRole("textbox", { name: "Username" }).fill("two words");
@@ -180,6 +183,40 @@ test("the sign-in form does not wait for the code of the chat, and both are smal
   await device.button("Sign in").click();
   for (const one of release) one();
   await device.seesChat();
+});
+
+test("the form is there before the code, which takes it over as it is, with what was typed", async ({ visitor }) => {
+  const omar = await visitor("omar", { serviceWorkers: "block" });
+  const { page } = omar;
+  let release: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  await omar.context.route(/\/assets\/index-.*\.js/, async (route) => {
+    await held;
+    await route.continue();
+  });
+  await page.goto(omar.url, { waitUntil: "commit" });
+  await omar.button("Sign in").waitFor();
+  const places = () =>
+    page
+      .locator(".sign-in :is(img, h1, fieldset, .field, .check, .button)")
+      .evaluateAll((parts) => parts.map((part) => JSON.stringify(part.getBoundingClientRect())));
+  await page.evaluate(() => document.fonts.ready);
+  const before = await places();
+  expect(before.length).toBe(7);
+  await page.keyboard.type(omar.name);
+  await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
+  release();
+  await page.locator(".sign-in:not([data-first])").waitFor();
+  expect(await places()).toEqual(before);
+  expect(await page.getByLabel("Password", { exact: true }).evaluate(isFocused)).toBe(true);
+  await omar.chooses("Create account");
+  await omar.button("Create account").click();
+  await omar.seesChat();
+  // Who is signed in does not see it again.
+  await page.reload({ waitUntil: "commit" });
+  await omar.seesChat();
 });
 
 test("Enter in the form signs in, and creates an account on the page of an invitation", async ({
@@ -247,7 +284,7 @@ test("deactivating an account signs out and deletes the stored data; the message
   await lucia.page.getByText("online", { exact: true }).waitFor();
   const other = await omar.context.newPage();
   await other.goto(omar.url);
-  await other.getByRole("button", { name: "Sign out" }).waitFor();
+  await other.getByRole("button", { name: "Account" }).waitFor();
 
   const settings = await openSettings(omar, "Account");
   await settings.getByRole("button", { name: "Deactivate…" }).click();

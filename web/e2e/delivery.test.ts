@@ -217,10 +217,10 @@ test("signing out with unsent messages asks first, and waits until they are sent
   await omar.page.getByText("You are offline.").waitFor();
   await omar.say("last words");
   await omar.log.getByLabel(WAITS).waitFor();
-  await omar.button("Sign out").click();
+  await omar.signOut();
   await omar.page.getByText("One message has not been sent yet.").waitFor();
   await omar.button("Stay signed in").click();
-  await omar.button("Sign out").click();
+  await omar.signOut();
   await omar.page.getByRole("dialog", { name: "Unsent messages" }).waitFor();
   await omar.context.setOffline(false);
   await omar.button("Sign in").waitFor();

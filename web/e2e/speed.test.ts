@@ -16,6 +16,13 @@ const MOST_TRANSFERRED = 200 * 1024;
 test("the page loads less than 200 KB", async ({ visitor }) => {
   const omar = await visitor("omar", { serviceWorkers: "block" });
   await omar.button("Sign in").waitFor();
+  // With the code of the chat, which comes while one signs in, and the font.
+  const loaded = () => omar.page.evaluate(() => performance.getEntriesByType("resource").map(({ name }) => name));
+  await expect.poll(async () => (await loaded()).join()).toMatch(/SignedIn-.*\.js/);
+  await omar.page.waitForLoadState("networkidle");
+  expect((await loaded()).filter((name) => name.endsWith(".woff2"))).toEqual([
+    expect.stringContaining("inter-first"),
+  ]);
   const transferred = await omar.page.evaluate(() =>
     performance
       .getEntriesByType("resource")

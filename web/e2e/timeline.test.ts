@@ -351,10 +351,10 @@ test("a new room shows its beginning and how to invite others", async ({ person 
   await program.topic(open);
   await program.topic(closed, true);
   await omar.enter(open);
-  await omar.log.getByText(`This is the start of #${open}.`).waitFor();
+  await omar.log.getByText("A public topic: everyone on this server can find it and join.").waitFor();
   await omar.log.getByRole("button", { name: "Copy link" }).waitFor();
   await omar.enter(closed);
-  await omar.log.getByText(`This is the start of #${closed}.`).waitFor();
+  await omar.log.getByText("A private topic: only who is invited can join.").waitFor();
   await omar.log.getByRole("button", { name: "Invite people" }).click();
   await omar.page.getByRole("dialog", { name: `Invite to ${closed}` }).waitFor();
 });

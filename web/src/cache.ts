@@ -87,6 +87,11 @@ export class Cache {
     return ((await this.store.get(DRAFTS + room_id)) as string | undefined) ?? "";
   }
 
+  /** The rooms with a draft */
+  async drafted(): Promise<ReadonlySet<string>> {
+    return new Set((await this.store.range(DRAFTS)).map(([key]) => key.slice(DRAFTS.length)));
+  }
+
   async keepDraft(room_id: string, text: string): Promise<void> {
     await this.store.commit([{ writes: [[DRAFTS + room_id, text === "" ? undefined : text]] }]);
   }

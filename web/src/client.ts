@@ -46,6 +46,8 @@ export interface View {
   readonly unsent: readonly Unsent[];
   /** The users that this user has blocked; null until they are loaded. */
   readonly blocked: ReadonlySet<string> | null;
+  /** The rooms with a draft */
+  readonly drafts: ReadonlySet<string>;
 }
 
 const ROOMS_PAGE = 500;
@@ -100,7 +102,7 @@ export class Client {
     try {
       const cache = new Cache(store);
       await moveEarlier(username, live, cache);
-      const client = new Client(session, live, cache, await cache.load(live.log, username));
+      const client = new Client(session, live, cache, await cache.load(live.log, username), await cache.drafted());
       opened(client);
       return client;
     } catch (error) {
@@ -109,7 +111,13 @@ export class Client {
     }
   }
 
-  private constructor(session: Session, live: LiveClient, cache: Cache, rooms: ReadonlyMap<string, RoomState>) {
+  private constructor(
+    session: Session,
+    live: LiveClient,
+    cache: Cache,
+    rooms: ReadonlyMap<string, RoomState>,
+    drafts: ReadonlySet<string>,
+  ) {
     this.session = session;
     this.live = live;
     this.cache = cache;
@@ -119,6 +127,7 @@ export class Client {
       loaded: rooms.size > 0,
       unsent: [],
       blocked: null,
+      drafts,
     }));
     this.load = new Loading({
       ask: (action, request) => this.ask(action, request),
@@ -264,6 +273,12 @@ export class Client {
 
   keepDraft(room_id: string, text: string): void {
     this.drafts.set(room_id, text);
+    const { drafts } = this.view.getState();
+    if (drafts.has(room_id) === (text === "")) {
+      const next = new Set(drafts);
+      if (!next.delete(room_id)) next.add(room_id);
+      this.view.setState({ drafts: next });
+    }
     if (!this.stopped) void this.cache.keepDraft(room_id, text);
   }
 

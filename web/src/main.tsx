@@ -1,5 +1,6 @@
 import "./styles/base.css";
 import "./styles/app.css";
+import { flushSync } from "react-dom";
 import { createRoot } from "react-dom/client";
 import { applyTheme } from "./theme.ts";
 import { App } from "./views/App.tsx";
@@ -9,10 +10,13 @@ import { registerWorker } from "./worker.ts";
 applyTheme();
 const root = document.getElementById("root");
 if (root !== null)
-  createRoot(root).render(
-    <Crash>
-      <App />
-    </Crash>,
+  // At once: what is pressed in the form of index.html until then is lost.
+  flushSync(() =>
+    createRoot(root).render(
+      <Crash>
+        <App />
+      </Crash>,
+    ),
   );
 // Optional: without it the page does not open offline.
 registerWorker().catch(() => undefined);

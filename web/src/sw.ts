@@ -10,7 +10,7 @@ const at = (file: string) => new URL(file, worker.location.href).pathname;
 
 const PAGE = at("./");
 const CACHE = `tidings-shell ${PAGE}`;
-const FILES = ["manifest.webmanifest", "icon.svg", "emoji/en/data.json", "emoji/en/messages.json"];
+const FILES = ["manifest.webmanifest", "icon.svg", "first.js", "emoji/en/data.json", "emoji/en/messages.json"];
 const PUBLIC = [PAGE, ...FILES.map(at)];
 
 /** Store all files of the newest build, and delete those of older ones. */

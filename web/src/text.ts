@@ -56,10 +56,16 @@ export function plainSnippet(snippet: readonly Snippet[]): Snippet[] {
     .map((part) => ({ text: part.replace(/[\uE000\uE001]/g, ""), match: part.startsWith("\uE000") }));
 }
 
-/** The first character of a name. */
-export function initialOf(name: string): string {
-  const [first] = new Intl.Segmenter().segment(name);
-  return first?.segment.toLocaleUpperCase() ?? "?";
+const characters = new Intl.Segmenter();
+
+/** Two characters for a name: the first of its first two words, else its first two. */
+export function initialsOf(name: string): string {
+  const words = name.split(/[\s._-]+/).filter((word) => word !== "");
+  const of = (word: string, count: number) =>
+    [...characters.segment(word)].slice(0, count).map(({ segment }) => segment);
+  const [first, second] = words;
+  if (first === undefined) return "?";
+  return (second === undefined ? of(first, 2) : [...of(first, 1), ...of(second, 1)]).join("").toLocaleUpperCase();
 }
 
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });

@@ -16,7 +16,7 @@ import { message, room } from "./make.ts";
 
 const ALL: Shown = { filter: "", folded: new Set(), current: null, me: "me" };
 
-test("topics come before conversations, each with the newest message first", () => {
+test("unread rooms come first, those for the user above the others; then favourites, conversations and topics by their newest message", () => {
   const lines = linesOf(
     held(
       topic("old", { last_message: saidAt("2026-01-01T00:00:00.000Z") }),
@@ -24,16 +24,26 @@ test("topics come before conversations, each with the newest message first", () 
       topic("silent"),
       topic("new", { last_message: saidAt("2026-01-04T00:00:00.000Z") }),
       topic("just made"),
+      direct("dora", { unread: 1, last_message: saidAt("2026-01-02T00:00:00.000Z") }),
+      topic("loud", { unread: 9, last_message: saidAt("2026-01-06T00:00:00.000Z") }),
+      topic("liked"),
     ),
-    ALL,
+    { ...ALL, favourite: ({ room }) => room.room_id === "liked" },
   );
-  expect(names(lines)).toEqual(["[topics]", "new", "old", "just made", "silent", "[conversations]", "ana"]);
+  expect(names(lines)).toEqual(
+    ["[unread]", "dora", "loud", "[favourites]", "liked", "[direct]", "ana", "[topics]"].concat([
+      "new",
+      "old",
+      "just made",
+      "silent",
+    ]),
+  );
 });
 
-test("a folded section shows open and unread rooms", () => {
-  const rooms = held(topic("read"), topic("open"), topic("unread", { unread: 2 }), direct("ana"));
-  const lines = linesOf(rooms, { ...ALL, folded: new Set(["topics"]), current: "open" });
-  expect(names(lines)).toEqual(["[topics]", "unread", "open", "[conversations]", "ana"]);
+test("a folded section shows the open room, which is never among the unread ones", () => {
+  const rooms = held(topic("read"), topic("open", { unread: 1 }), topic("unread", { unread: 2 }), direct("ana"));
+  const lines = linesOf(rooms, { ...ALL, folded: new Set(["unread", "topics"]), current: "open" });
+  expect(names(lines)).toEqual(["[unread]", "[direct]", "ana", "[topics]", "open"]);
 });
 
 test("filtering finds parts of names in any case, also in folded sections, and hides empty sections", () => {
@@ -44,28 +54,23 @@ test("filtering finds parts of names in any case, also in folded sections, and h
 
 test("unread rooms out of sight are counted, with the nearest one for the user on either side", () => {
   const names = ["a", "b", "c", "d", "e", "f"];
-  const unread = new Set(["a", "b", "e"]);
-  const rooms = held(...names.map((name) => direct(name, { unread: unread.has(name) ? 2 : 0 })));
-  const lines = linesOf(rooms, ALL).slice(2);
-  const at = (name: string) => lines.findIndex((line) => line.kind === "room" && line.held.room.room_id === name);
-  const [first, last] = [Math.min(at("c"), at("d")), Math.max(at("c"), at("d"))];
-  const found = unreadOutOfSight(lines, "me", first, last);
-  expect([found.above, found.below].sort((one, other) => (one?.count ?? 0) - (other?.count ?? 0))).toEqual([
-    { count: 1, personal: 1, nearest: at("e") },
-    { count: 2, personal: 2, nearest: at("b") },
-  ]);
+  const lines = linesOf(held(...names.map((name) => direct(name, { unread: 2 }))), ALL).slice(1, names.length + 1);
+  expect(unreadOutOfSight(lines, "me", 2, 3)).toEqual({
+    above: { count: 2, personal: 2, nearest: 1 },
+    below: { count: 2, personal: 2, nearest: 4 },
+  });
   const topics = linesOf(
     held(topic("x", { unread: 1 }), topic("y", { unread: 1 }), direct("ana", { unread: 1 })),
     ALL,
   );
-  expect(unreadOutOfSight(topics, "me", 0, 0).below).toEqual({ count: 3, personal: 1, nearest: topics.length - 1 });
+  expect(unreadOutOfSight(topics, "me", 0, 0).below).toEqual({ count: 3, personal: 1, nearest: 1 });
   expect(unreadOutOfSight(lines, "me", 0, lines.length)).toEqual({ above: null, below: null });
 });
 
 test("the page opens the last room, else the first unread one", () => {
   const rooms = held(topic("one"), topic("two", { unread: 1 }), direct("ana", { unread: 1 }));
   const state = { ...initial("me"), rooms };
-  expect([firstRoom(state, "one"), firstRoom(state, "gone"), firstRoom(state, null)]).toEqual(["one", "two", "two"]);
+  expect([firstRoom(state, "one"), firstRoom(state, "gone"), firstRoom(state, null)]).toEqual(["one", "ana", "ana"]);
   expect(firstRoom({ ...initial("me"), rooms: held(topic("one")) }, null)).toBe(null);
 });
 

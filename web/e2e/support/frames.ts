@@ -89,7 +89,8 @@ export function scrolledUp(log: Locator, screens: number): Promise<string[]> {
       return [...scroller.querySelectorAll<HTMLElement>("article")]
         .filter((article) => {
           const place = article.getBoundingClientRect();
-          return place.bottom > top && place.top < bottom;
+          // Until the list knows its height, a row is hidden and may lie over others.
+          return place.bottom > top && place.top < bottom && getComputedStyle(article).visibility !== "hidden";
         })
         .map((article) => ({ key: article.dataset.key, text: article.textContent ?? "" }));
     };

@@ -50,6 +50,7 @@ export class Person {
   }
 
   async signUp(password = PASSWORD): Promise<void> {
+    await this.chooses("Create account");
     await this.fillIn(password);
     await this.button("Create account").click();
     await this.seesChat();
@@ -59,6 +60,15 @@ export class Person {
     await this.fillIn(password);
     await this.button("Sign in").click();
     await this.seesChat();
+  }
+
+  /** One of the two ways in. */
+  async chooses(way: "Sign in" | "Create account"): Promise<void> {
+    await this.page.getByRole("group", { name: "New here?" }).getByText(way, { exact: true }).click();
+  }
+
+  async signOut(): Promise<void> {
+    await this.menu("Account", "Sign out");
   }
 
   async fillIn(password = PASSWORD): Promise<void> {

@@ -15,6 +15,7 @@ import { Room } from "./Room.tsx";
 import { firstRoom } from "./rooms.ts";
 import { ShortcutsDialog } from "./Shortcuts.tsx";
 import { isNewcomer, Sidebar } from "./Sidebar.tsx";
+import { Tooltips } from "./Tooltips.tsx";
 import { useMatches } from "./useMatches.ts";
 import { useNoFiles } from "./useNoFiles.ts";
 import { useShortcuts } from "./useShortcuts.ts";
@@ -24,7 +25,7 @@ const MembersPanel = lazyPanel("Members", () => import("./MembersPanel.tsx").the
 const SearchPanel = lazyPanel("Search", () => import("./SearchPanel.tsx").then((part) => part.SearchPanel));
 
 /** Narrow screens show either the list of rooms or a room, as in app.css. */
-const phone = window.matchMedia("(max-width: 720px)");
+const phone = window.matchMedia("(max-width: 45em)");
 
 /** The page of a signed-in user. */
 export function Chat({ onSignOut }: { onSignOut: () => void }) {
@@ -95,6 +96,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
             key={`members ${room_id} ${shown.name}`}
             room_id={room_id}
             name={shown.name}
+            details={shown.details ?? false}
             onClose={panel.close}
             onMakeWay={panel.makeWay}
           />
@@ -109,6 +111,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
         )}
       </main>
       {notice !== null && <Notice notice={notice} onClose={() => setNotice(null)} />}
+      <Tooltips />
       {helping && <ShortcutsDialog onClose={() => setHelping(false)} />}
     </div>
   );

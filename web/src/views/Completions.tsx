@@ -1,14 +1,17 @@
-import { ComboboxItem, ComboboxPopover, type ComboboxStore, useComboboxStore } from "@ariakit/react";
-import { type KeyboardEvent, useLayoutEffect } from "react";
-import { closedAt, completed, loadShortcodes } from "./completion.ts";
+import { type KeyboardEvent, useId, useState } from "react";
+import { closedAt, completed, loadShortcodes, type Trigger } from "./completion.ts";
 import { Avatar } from "./ui.tsx";
 import type { Box } from "./useBox.ts";
 import { type Choice, useCompletion } from "./useCompletion.ts";
 import type { ComposerText } from "./useText.ts";
 
 export interface Suggestions {
-  readonly store: ComboboxStore;
+  /** The id of the list; that of a choice is followed by its index. */
+  readonly id: string;
   readonly choices: readonly Choice[];
+  /** The index of the choice that Enter takes */
+  readonly active: number;
+  readonly point: (at: number) => void;
   readonly choose: (value: string) => void;
   /** Look for a word to complete at the caret. */
   readonly look: () => void;
@@ -20,10 +23,11 @@ export interface Suggestions {
 /** The list that completes the word at the caret. */
 export function useSuggestions(room_id: string, { text, set }: ComposerText, box: Box): Suggestions {
   const { trigger, choices, look: complete, close } = useCompletion(room_id, box.ref);
-  const store = useComboboxStore({ placement: "top-start" });
-  const isOpen = choices.length > 0;
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the store is the same in every render
-  useLayoutEffect(() => store.setOpen(isOpen), [isOpen]);
+  const id = useId();
+  /** The choice among those for one trigger; for another, it is the first. */
+  const [pointed, setPointed] = useState<{ readonly for: Trigger | null; readonly at: number }>({ for: null, at: 0 });
+  const active = pointed.for === trigger && pointed.at < choices.length ? pointed.at : 0;
+  const point = (at: number) => setPointed({ for: trigger, at });
   const look = () => {
     complete();
     const area = box.ref.current;
@@ -45,36 +49,38 @@ export function useSuggestions(room_id: string, { text, set }: ComposerText, box
     box.focusAt(next.caret);
   };
   const pressed = (event: KeyboardEvent) => {
-    if (!isOpen) return false;
+    if (choices.length === 0) return false;
+    const plain = !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey;
     if (event.key === "Escape") close();
-    else if ((event.key === "Enter" || event.key === "Tab") && !event.shiftKey)
-      choose(store.getState().activeValue ?? choices[0]?.value ?? "");
+    else if (event.key === "ArrowDown" && plain) point((active + 1) % choices.length);
+    else if (event.key === "ArrowUp" && plain) point((active + choices.length - 1) % choices.length);
+    else if ((event.key === "Enter" || event.key === "Tab") && !event.shiftKey) choose(choices[active]?.value ?? "");
     else return true;
     event.preventDefault();
     return true;
   };
-  return { store, choices, choose, look, close, pressed };
+  return { id, choices, active, point, choose, look, close, pressed };
 }
 
-export function Completions({ suggestions, box }: { suggestions: Suggestions; box: Box }) {
-  const { store, choices, choose } = suggestions;
+/** Above the whole composer, so that the quoted message stays visible. The focus stays in the box. */
+export function Completions({ suggestions: { id, choices, active, point, choose } }: { suggestions: Suggestions }) {
+  if (choices.length === 0) return null;
   return (
-    <ComboboxPopover
-      store={store}
-      className="menu completion"
-      aria-label="Completions"
-      gutter={6}
-      unmountOnHide
-      // Above the whole composer, so that the quoted message stays visible.
-      getAnchorRect={() => box.ref.current?.closest(".composer")?.getBoundingClientRect() ?? null}
-    >
-      {choices.map((choice) => (
-        <ComboboxItem
+    <div id={id} role="listbox" aria-label="Completions" className="menu completion">
+      {choices.map((choice, at) => (
+        // biome-ignore lint/a11y/useFocusableInteractive: the box has the focus, and names the active one
+        // biome-ignore lint/a11y/useKeyWithClickEvents: the box has the keys
+        <div
           key={choice.value}
+          id={`${id}${at}`}
+          role="option"
+          aria-selected={at === active}
+          data-active-item={at === active || undefined}
           className="menu-item"
-          value={choice.value}
-          focusOnHover
-          setValueOnClick={false}
+          ref={(element) => {
+            if (at === active) element?.scrollIntoView({ block: "nearest" });
+          }}
+          onPointerMove={() => point(at)}
           onMouseDown={(event) => event.preventDefault()}
           onClick={() => choose(choice.value)}
         >
@@ -84,8 +90,8 @@ export function Completions({ suggestions, box }: { suggestions: Suggestions; bo
             <span className="emoji-choice">{choice.emoji}</span>
           )}
           {choice.name}
-        </ComboboxItem>
+        </div>
       ))}
-    </ComboboxPopover>
+    </div>
   );
 }

@@ -1,6 +1,5 @@
-import { Combobox } from "@ariakit/react";
 import { SendHorizontal, Smile } from "lucide-react";
-import type { ComponentProps, KeyboardEvent } from "react";
+import type { KeyboardEvent } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
 import { nameOf, withTimes } from "../text.ts";
@@ -72,6 +71,7 @@ export function Composer({ room_id, target, onTarget }: ComposerProps) {
     event.preventDefault();
   };
 
+  const completing = suggestions.choices.length > 0;
   const isTooLong = left !== null && left < 0;
   return (
     <div className="composer">
@@ -83,41 +83,40 @@ export function Composer({ room_id, target, onTarget }: ComposerProps) {
       {target !== null && <TargetLine target={target} onCancel={cancel} />}
       <Form className="box" onSubmit={send}>
         <EmojiButton label="Insert an emoji" placement="top-start" icon={<Smile size={20} />} onChoose={insert} />
-        <Combobox
-          ref={box.ref as never}
-          store={suggestions.store}
-          autoSelect
+        <textarea
+          ref={box.ref}
           value={text}
-          showOnClick={false}
-          showOnChange={false}
-          showOnKeyPress={false}
-          setValueOnChange={false}
+          rows={1}
+          dir="auto"
+          placeholder={target?.kind === "edit" ? "" : `Message ${name}`}
+          enterKeyHint="enter"
+          autoComplete="off"
           aria-label="Message"
           aria-invalid={isTooLong || undefined}
           aria-describedby="composer-hint"
+          aria-autocomplete="list"
+          aria-controls={completing ? suggestions.id : undefined}
+          aria-activedescendant={completing ? `${suggestions.id}${suggestions.active}` : undefined}
           onChange={(event) => {
             write(event.currentTarget.value);
             suggestions.look();
           }}
-          onKeyDown={pressed as never}
+          onKeyDown={pressed}
           onSelect={suggestions.look}
           onBlur={suggestions.close}
-          // To a screen reader it is a text box, which sometimes offers to complete a word.
-          render={({ role: _, "aria-expanded": __, ...props }) => (
-            <textarea
-              {...(props as ComponentProps<"textarea">)}
-              rows={1}
-              dir="auto"
-              placeholder={target?.kind === "edit" ? "" : `Message ${name}`}
-              enterKeyHint="enter"
-            />
-          )}
         />
-        <button type="submit" className="send" aria-label="Send" title="Send" disabled={isEmpty || isTooLong || busy}>
+        <button
+          type="submit"
+          className="send"
+          aria-label="Send"
+          data-tip="Send"
+          data-keys="Enter"
+          disabled={isEmpty || isTooLong || busy}
+        >
           <SendHorizontal size={20} />
         </button>
       </Form>
-      <Completions suggestions={suggestions} box={box} />
+      <Completions suggestions={suggestions} />
       <Hint left={left} error={error} />
     </div>
   );

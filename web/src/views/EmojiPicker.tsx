@@ -31,7 +31,7 @@ export function EmojiButton({
   };
   return (
     <PopoverProvider open={open} setOpen={show} placement={placement}>
-      <PopoverDisclosure className={className} aria-label={label} title={label}>
+      <PopoverDisclosure className={className} aria-label={label} data-tip={label}>
         {icon}
       </PopoverDisclosure>
       <Popover className="emoji-popover" aria-label="Emoji" portal modal gutter={6} unmountOnHide>

@@ -160,7 +160,7 @@ function Code({ children }: ComponentProps<"pre">) {
       <pre ref={code} tabIndex={0}>
         <code>{children}</code>
       </pre>
-      <button type="button" className="icon-button" aria-label="Copy code" title="Copy code" onClick={copy}>
+      <button type="button" className="icon-button" aria-label="Copy code" data-tip="Copy code" onClick={copy}>
         {copied ? <Check size={16} /> : <Copy size={16} />}
       </button>
     </div>

@@ -5,13 +5,15 @@ import { Virtualizer } from "virtua";
 import { useClient, useRoom, useView } from "../context.ts";
 import type { Member, Room } from "../contract.gen.ts";
 import { open } from "../location.ts";
-import { agoOf, byName, reasonOf, withTimes } from "../text.ts";
+import { agoOf, byName, nameOf, reasonOf, withTimes } from "../text.ts";
 import { Bans } from "./Bans.tsx";
+import { writeInBox } from "./box.ts";
 import { useWork } from "./form.tsx";
 import { type Act, MemberMenu } from "./MemberMenu.tsx";
 import { ModerationDialog } from "./ModerationDialog.tsx";
 import { Panel } from "./Panel.tsx";
 import { moderates } from "./rights.ts";
+import { aboutOf } from "./Sign.tsx";
 import { Avatar, ListRows } from "./ui.tsx";
 import { isAhead } from "./useMuted.ts";
 
@@ -21,10 +23,13 @@ type Row = { readonly heading: string } | Member;
 export function MembersPanel({
   room_id,
   name,
+  details = false,
   onClose,
   onMakeWay,
 }: {
   room_id: string;
+  /** With what the room is, as it is beside every room */
+  details?: boolean;
   /** The initial filter */
   name: string;
   onClose: () => void;
@@ -37,7 +42,13 @@ export function MembersPanel({
   const loading = useLoaded(room_id);
   if (held === undefined) return null;
   return (
-    <Panel title="Members" onClose={onClose}>
+    <Panel title="Members" quiet={details} onClose={onClose}>
+      {details && held.room.kind !== "direct" && (
+        <div className="facts">
+          <strong dir="auto">{nameOf(held.room, held.members)}</strong>
+          <p className="muted small">{aboutOf(held.room)}</p>
+        </div>
+      )}
       {moderates(held.room.role) && held.room.kind !== "direct" && (
         <fieldset className="segments">
           <legend className="hidden">Show</legend>
@@ -127,7 +138,7 @@ function People({
   const mention = (username: string) => {
     onMakeWay();
     // Until the next frame, the menu gives the focus back, and the room may be hidden.
-    requestAnimationFrame(() => requestAnimationFrame(() => writeMention(username)));
+    requestAnimationFrame(() => requestAnimationFrame(() => writeInBox(`@${username} `)));
   };
   /** The server sends no event about other users' mutes, nor, in large rooms, about presence. */
   const acted = () => void client.load.members(room.room_id).catch(() => undefined);
@@ -217,7 +228,7 @@ const MemberRow = memo(function MemberRow({
           {me && <span className="muted small">you</span>}
           {role !== "member" && <span className="role">{role}</span>}
           {isAhead(muted_until) && (
-            <span className="role" title={withTimes(`Muted until ${muted_until}`)}>
+            <span className="role" data-tip={withTimes(`Muted until ${muted_until}`)}>
               muted
             </span>
           )}
@@ -256,15 +267,4 @@ function rowsOf(members: ReadonlyMap<string, Member> | null, wanted: string): re
 
 function group(name: string, members: readonly Member[]): readonly Row[] {
   return members.length === 0 ? [] : [{ heading: `${name} (${members.length.toLocaleString()})` }, ...members];
-}
-
-/** Insert a mention at the caret of the composer. */
-function writeMention(username: string): void {
-  const box = document.querySelector<HTMLTextAreaElement>(".composer textarea");
-  if (box === null) return;
-  box.focus();
-  const before = box.value.slice(0, box.selectionStart);
-  const gap = before === "" || /\s$/.test(before) ? "" : " ";
-  box.setRangeText(`${gap}@${username} `, box.selectionStart, box.selectionEnd, "end");
-  box.dispatchEvent(new Event("input", { bubbles: true }));
 }

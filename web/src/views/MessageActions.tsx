@@ -41,16 +41,16 @@ export function MessageActions({
         onChoose={(emoji) => tools.react(message, emoji)}
         onOpen={onPicker}
       />
-      <IconButton label="Reply" onClick={() => tools.reply(message)}>
+      <IconButton label="Reply" keys="R" onClick={() => tools.reply(message)}>
         <Reply size={17} />
       </IconButton>
       {editable && (
-        <IconButton label="Edit" onClick={() => tools.edit(message)}>
+        <IconButton label="Edit" keys="E" onClick={() => tools.edit(message)}>
           <Pencil size={16} />
         </IconButton>
       )}
       <MenuProvider open={menu} setOpen={onMenu} placement="bottom-end">
-        <MenuButton className="icon-button" aria-label="More actions" title="More actions">
+        <MenuButton className="icon-button" aria-label="More actions" data-tip="More actions">
           <Ellipsis size={17} />
         </MenuButton>
         <MenuContent label="More actions">

@@ -55,6 +55,14 @@ export const MessageRow = memo(function MessageRow({
   const sender = useDisplayName(message);
   // Only under the pointer: formatting it for every row would cost more than the rest of the row.
   const moment = near ? momentOf(message.created_at) : undefined;
+  const delivery =
+    unsent !== null && unsent.refused === null ? (
+      <span className="mark" data-tip="Waiting to be sent">
+        <Clock size={14} aria-label="Waiting to be sent" />
+      </span>
+    ) : (
+      unsent === null && mark !== null && !message.deleted && <DeliveryMark mark={mark} readBy={readBy} />
+    );
   const classes = ["message"];
   if (grouped) classes.push("grouped");
   if (mentioned) classes.push("mentions-me");
@@ -78,7 +86,7 @@ export const MessageRow = memo(function MessageRow({
       onKeyDown={(event) => event.key === "ContextMenu" && openMenu(event)}
     >
       {grouped ? (
-        <time className="side" dateTime={message.created_at} title={moment}>
+        <time className="side" dateTime={message.created_at} data-tip={moment}>
           {briefTimeOf(message.created_at)}
         </time>
       ) : (
@@ -93,12 +101,13 @@ export const MessageRow = memo(function MessageRow({
           <span className="hidden">{message.sender}: </span>
         ) : (
           <header>
-            <button type="button" className="sender" tabIndex={-1} title={message.sender} onClick={showSender}>
+            <button type="button" className="sender" tabIndex={-1} data-tip={message.sender} onClick={showSender}>
               <bdi>{sender}</bdi>
             </button>{" "}
-            <time dateTime={message.created_at} title={moment}>
+            <time dateTime={message.created_at} data-tip={moment}>
               {timeOf(message.created_at)}
             </time>
+            {delivery}
           </header>
         )}
         {message.deleted ? (
@@ -114,7 +123,7 @@ export const MessageRow = memo(function MessageRow({
               me={tools.me}
             />
             {message.edited_at !== null && (
-              <span className="edited" title={momentOf(message.edited_at)}>
+              <span className="edited" data-tip={momentOf(message.edited_at)}>
                 edited
               </span>
             )}
@@ -127,12 +136,7 @@ export const MessageRow = memo(function MessageRow({
           <Refusal why={unsent.refused} client_id={unsent.client_id} tools={tools} />
         )}
       </div>
-      {unsent !== null && unsent.refused === null && (
-        <span className="mark" title="Waiting to be sent">
-          <Clock size={14} aria-label="Waiting to be sent" />
-        </span>
-      )}
-      {unsent === null && mark !== null && !message.deleted && <DeliveryMark mark={mark} readBy={readBy} />}
+      {grouped && delivery}
       {active && (
         <MessageActions
           message={message}
@@ -188,7 +192,7 @@ const LABELS: Record<Mark, string> = { sent: "Sent", delivered: "Delivered", rea
 function DeliveryMark({ mark, readBy }: { mark: Mark; readBy: string }) {
   const label = readBy === "" ? LABELS[mark] : `Read by ${readBy}`;
   return (
-    <span className={`mark ${mark}`} title={label}>
+    <span className={`mark ${mark}`} data-tip={label}>
       {mark === "sent" ? <Check size={14} aria-label={label} /> : <CheckCheck size={14} aria-label={label} />}
     </span>
   );

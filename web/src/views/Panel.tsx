@@ -6,11 +6,22 @@ import { useMatches } from "./useMatches.ts";
 
 /** The panel beside the room; on a narrow screen, instead of it. */
 export type Shown =
-  | { readonly kind: "members" /** The filter; "": all */; readonly name: string }
+  | {
+      readonly kind: "members";
+      /** The filter; "": all */
+      readonly name: string;
+      /** It is open by itself, beside every room. */
+      readonly details?: boolean;
+    }
   | { readonly kind: "search"; readonly here: boolean };
 
 /** Narrow screens show a panel instead of the room, as in app.css. */
-const narrow = window.matchMedia("(max-width: 1100px)");
+const narrow = window.matchMedia("(max-width: 68.75em)");
+
+/** Wide screens have room for the details of every room, unless they were closed. */
+const wide = window.matchMedia("(width >= 100em)");
+const CLOSED = "tidings.details_closed";
+const DETAILS: Shown = { kind: "members", name: "", details: true };
 
 /** Which panel is open. Closing it returns the focus to the element that opened it. */
 export function usePanel(route: Route): {
@@ -22,6 +33,13 @@ export function usePanel(route: Route): {
 } {
   const [shown, setShown] = useState<Shown | null>(null);
   const [at, setAt] = useState(route);
+  const [closed, setClosed] = useState(() => localStorage.getItem(CLOSED) !== null);
+  const details = useMatches(wide) && !closed ? DETAILS : null;
+  const choose = (closed: boolean) => {
+    if (closed) localStorage.setItem(CLOSED, "");
+    else localStorage.removeItem(CLOSED);
+    setClosed(closed);
+  };
   const opener = useRef<Element | null>(null);
   if (at !== route) {
     setAt(route);
@@ -36,27 +54,40 @@ export function usePanel(route: Route): {
   };
   const show = (panel: Shown) => {
     if (shown === null) opener.current = document.activeElement;
+    if (panel.kind === "members" && wide.matches) choose(false);
     setShown(panel);
   };
   const close = () => {
+    if ((shown ?? details)?.kind === "members" && wide.matches) choose(true);
     setShown(null);
     // The element that opened it may be hidden until the next frame.
     requestAnimationFrame(() => {
       if (opener.current instanceof HTMLElement) opener.current.focus();
     });
   };
-  return { shown, show, close, makeWay };
+  return { shown: shown ?? details, show, close, makeWay };
 }
 
 /** A panel with its heading. Escape closes it, unless a menu is open or a text is being written. */
-export function Panel({ title, onClose, children }: { title: string; onClose: () => void; children: ReactNode }) {
+export function Panel({
+  title,
+  quiet = false,
+  onClose,
+  children,
+}: {
+  title: string;
+  /** It opened by itself: the focus stays where it is. */
+  quiet?: boolean;
+  onClose: () => void;
+  children: ReactNode;
+}) {
   const aside = useRef<HTMLElement>(null);
   const heading = useRef<HTMLHeadingElement>(null);
   const alone = useMatches(narrow);
   const latest = useRef(onClose);
   latest.current = onClose;
   useEffect(() => {
-    if (aside.current?.contains(document.activeElement) !== true) heading.current?.focus();
+    if (!quiet && aside.current?.contains(document.activeElement) !== true) heading.current?.focus();
     let covered = false;
     // In the capture phase, before an open menu or dialog closes at the same key.
     const before = () => {
@@ -64,7 +95,8 @@ export function Panel({ title, onClose, children }: { title: string; onClose: ()
     };
     const pressed = (event: KeyboardEvent) => {
       if (event.key !== "Escape" || event.defaultPrevented || covered) return;
-      const inside = event.target === document.body || aside.current?.contains(event.target as Node) === true;
+      const inside =
+        (event.target === document.body && !quiet) || aside.current?.contains(event.target as Node) === true;
       if (inside) latest.current();
     };
     window.addEventListener("keydown", before, { capture: true });
@@ -73,7 +105,7 @@ export function Panel({ title, onClose, children }: { title: string; onClose: ()
       window.removeEventListener("keydown", before, { capture: true });
       window.removeEventListener("keydown", pressed);
     };
-  }, []);
+  }, [quiet]);
   return (
     <aside className="panel" aria-label={title} ref={aside}>
       {alone && <h1 className="hidden">Tidings</h1>}

@@ -18,7 +18,7 @@ export function Reactions({ message, tools }: { message: Message; tools: Tools }
           className="reaction"
           aria-pressed={who.includes(tools.me)}
           aria-label={`${emoji} ${who.length}`}
-          title={named(who, tools.me)}
+          data-tip={named(who, tools.me)}
           onClick={() => tools.react(message, emoji)}
         >
           <span className="sign">{emoji}</span> {who.length}

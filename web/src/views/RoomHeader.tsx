@@ -5,9 +5,7 @@ import {
   Ban,
   CalendarDays,
   Copy,
-  Hash,
   Link,
-  Lock,
   LogOut,
   Megaphone,
   MoreVertical,
@@ -25,7 +23,8 @@ import { agoOf, nameOf } from "../text.ts";
 import { lazyDialog } from "./lazy.tsx";
 import type { RoomTask } from "./RoomDialog.tsx";
 import { mayInvite, moderates } from "./rights.ts";
-import { Avatar, IconButton, Item, Menu } from "./ui.tsx";
+import { kindOf, Sign } from "./Sign.tsx";
+import { IconButton, Item, Menu } from "./ui.tsx";
 
 const RoomDialog = lazyDialog(() => import("./RoomDialog.tsx").then((part) => part.RoomDialog));
 
@@ -64,7 +63,8 @@ export function RoomHeader({
       <IconButton label="Back" className="only-phone" onClick={() => open(null)}>
         <ArrowLeft size={20} />
       </IconButton>
-      <Sign room={room} online={presence.online} />
+      <Sign room={room} name={name} online={presence.online} size={18} />
+      {room.kind !== "direct" && <span className="hidden">{kindOf(room)}</span>}
       <div className="grow">
         <h1 className="ellipsis" dir="auto" tabIndex={-1}>
           {name}
@@ -121,17 +121,6 @@ export function RoomHeader({
       </Menu>
       {task !== null && <RoomDialog task={task} room={room} name={name} onClose={() => setTask(null)} />}
     </header>
-  );
-}
-
-function Sign({ room, online }: { room: Room; online: boolean }) {
-  if (room.kind === "direct") return <Avatar name={nameOf(room)} online={online} />;
-  const Icon = room.kind === "group" ? Users : room.is_private ? Lock : Hash;
-  const what = room.kind === "group" ? "Group" : room.is_private ? "Private topic" : "Topic";
-  return (
-    <span className="sign" role="img" aria-label={what} title={what}>
-      <Icon size={20} />
-    </span>
   );
 }
 

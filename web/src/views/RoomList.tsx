@@ -15,16 +15,27 @@ import { useView } from "../context.ts";
 import { open } from "../location.ts";
 import { Elsewhere, useElsewhere } from "./Elsewhere.tsx";
 import { RoomRow } from "./RoomRow.tsx";
-import { isOtherOnline, type Line, linesOf, type OutOfSight, type Section, unreadOutOfSight } from "./rooms.ts";
+import {
+  isOtherOnline,
+  type Line,
+  linesOf,
+  type OutOfSight,
+  SECTIONS,
+  type Section,
+  unreadOutOfSight,
+} from "./rooms.ts";
 import { IconButton, Rows } from "./ui.tsx";
 import { focusBox, isForThePage } from "./useShortcuts.ts";
 
-/** The height of a row, as in sidebar.css */
-const ROW = 3.7333 * Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
+/** The height of most rows, as in sidebar.css */
+const ROW = 2 * Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
 const FOLDED = "tidings.folded";
-const SECTIONS: Record<Section, { title: string; add: string }> = {
+const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+const NAMES: Record<Section, { title: string; add?: string }> = {
+  unread: { title: "Unread" },
+  favourites: { title: "Favourites" },
+  direct: { title: "Direct", add: "New conversation" },
   topics: { title: "Topics", add: "New topic" },
-  conversations: { title: "Conversations", add: "New conversation" },
 };
 
 /** The user's rooms in a virtual list. Arrow keys move between them. */
@@ -113,7 +124,7 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
     [focus],
   );
   const hidden = useOutOfSight(lines, me, list, virtualizer);
-  const show = (at: number, align: "start" | "end") => virtualizer.current?.scrollToIndex(at, { align });
+  const show = (at: number, align: "start" | "end") => glide(list.current, virtualizer.current, at, align);
   const others = useElsewhere(filter);
   const choose = (other: (typeof others)[number]) => {
     // Refused, for example by a block: the filter stays as it is.
@@ -145,7 +156,9 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
           type="search"
           className="input"
           aria-label="Filter rooms"
-          placeholder="Filter"
+          placeholder="Go to a room"
+          data-tip="Go to a room"
+          data-keys="Ctrl K"
           autoComplete="off"
           spellCheck={false}
           value={filter}
@@ -202,6 +215,16 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
   );
 }
 
+/** Scroll smoothly to a line. The list stops that when it learns the height of a row on the way: then it jumps there. */
+function glide(list: HTMLElement | null, handle: VirtualizerHandle | null, at: number, align: "start" | "end"): void {
+  if (list === null || handle === null) return;
+  const arrive = () => handle.scrollToIndex(at, { align });
+  if (still.matches || !("onscrollend" in window)) return arrive();
+  const before = align === "start" ? 0 : list.clientHeight - handle.getItemSize(at);
+  list.addEventListener("scrollend", arrive, { once: true });
+  list.scrollTo({ top: handle.getItemOffset(at) - before, behavior: "smooth" });
+}
+
 /** A button that shows unread rooms outside the visible part, and scrolls to them. */
 function Unread({
   hidden: { count, personal, nearest },
@@ -215,7 +238,7 @@ function Unread({
   const Arrow = where === "above" ? ArrowUp : ArrowDown;
   const show = () => onShow(nearest, where === "above" ? "end" : "start");
   return (
-    <button type="button" className={`button unread-pill ${where}`} onClick={show}>
+    <button type="button" className={`button primary pill ${where}`} onClick={show}>
       <Arrow size={15} aria-hidden="true" /> {count} unread{personal > 0 && `, ${personal} for you`}
       <span className="hidden"> {where}</span>
     </button>
@@ -260,28 +283,30 @@ function Heading({
   onFold: () => void;
   onNew: () => void;
 }) {
-  const { title, add } = SECTIONS[section];
+  const { title, add } = NAMES[section];
   return (
     <div className="section-heading">
       <h2>
         <button type="button" aria-expanded={!folded} onClick={onFold}>
-          {folded ? <ChevronRight size={16} /> : <ChevronDown size={16} />}
+          {folded ? <ChevronRight size={14} /> : <ChevronDown size={14} />}
           {title}
         </button>
       </h2>
-      <IconButton label={add} onClick={onNew}>
-        <Plus size={18} />
-      </IconButton>
+      {add !== undefined && (
+        <IconButton label={add} onClick={onNew}>
+          <Plus size={16} />
+        </IconButton>
+      )}
     </div>
   );
 }
 
 /** The folded sections, stored across reloads. */
 function useFolded(): [ReadonlySet<Section>, (section: Section) => void] {
-  const [folded, setFolded] = useState<ReadonlySet<Section>>(
-    () =>
-      new Set((localStorage.getItem(FOLDED) ?? "").split(" ").filter((word): word is Section => word in SECTIONS)),
-  );
+  const [folded, setFolded] = useState<ReadonlySet<Section>>(() => {
+    const kept = (localStorage.getItem(FOLDED) ?? "").split(" ");
+    return new Set(SECTIONS.filter((section) => kept.includes(section)));
+  });
   const fold = (section: Section) => {
     const next = new Set(folded);
     if (!next.delete(section)) next.add(section);

@@ -1,11 +1,10 @@
-import { Hash, Lock, Users } from "lucide-react";
 import { type KeyboardEvent, memo, useEffect, useId } from "react";
 import { useClient, useView } from "../context.ts";
 import { hrefTo } from "../location.ts";
 import type { RoomState } from "../store.ts";
-import { hueOf, nameOf, whenOf } from "../text.ts";
+import { nameOf, whenOf } from "../text.ts";
 import { isMentioned, previewOf } from "./rooms.ts";
-import { Avatar } from "./ui.tsx";
+import { Sign } from "./Sign.tsx";
 
 /**
  * A room in the sidebar: a link as large as the row. The room's name labels it, and the rest describes it.
@@ -34,9 +33,10 @@ export const RoomRow = memo(function RoomRow({
   const unread = room.unread > 0;
   const typing = held.typing.size > 0;
   const mentioned = isMentioned(held, me);
+  const drafted = useView((view) => view.drafts.has(room.room_id));
   return (
-    <div className={`room-row ${unread ? "unread" : ""} ${current ? "current" : ""}`}>
-      <Sign held={held} name={name} online={online} />
+    <div className={`room-row ${room.kind} ${unread ? "unread" : ""} ${current ? "current" : ""}`}>
+      <Sign room={room} name={name} online={online} size={16} />
       {room.kind === "group" && room.title === null && held.members === null && <Names room_id={room.room_id} />}
       <a
         className="name ellipsis"
@@ -51,17 +51,18 @@ export const RoomRow = memo(function RoomRow({
       >
         {name}
       </a>
-      {last !== null && (
-        <time className="small" dateTime={last.created_at}>
-          {whenOf(last.created_at)}
-        </time>
-      )}
-      <span id={`${id}-preview`} dir="auto" className={`preview small ellipsis ${typing ? "now" : ""}`}>
+      {last !== null && room.kind !== "topic" && <time dateTime={last.created_at}>{whenOf(last.created_at)}</time>}
+      <span
+        id={`${id}-preview`}
+        dir="auto"
+        className={`preview ${room.kind === "topic" ? "hidden" : "small ellipsis"} ${typing ? "now" : ""}`}
+      >
         {preview.sender !== null && <span className="sender">{preview.sender}: </span>}
         {preview.text}
       </span>
       <span id={`${id}-state`} className="state">
         <span className="hidden">{wordsFor(held, online)}</span>
+        {drafted && !current && <span className="draft">Draft</span>}
         {mentioned && (
           <span className="badge strong">
             @<span className="hidden"> you are mentioned, </span>
@@ -87,21 +88,6 @@ function Names({ room_id }: { room_id: string }) {
     if (connected) client.load.members(room_id).catch(() => undefined);
   }, [client, connected, room_id]);
   return null;
-}
-
-/** The kind of room: `#`, a lock, several people, or the other user's avatar. */
-function Sign({ held: { room }, name, online }: { held: RoomState; name: string; online: boolean }) {
-  if (room.kind === "direct") return <Avatar name={name} online={online} />;
-  const Icon = room.kind === "group" ? Users : room.is_private ? Lock : Hash;
-  return (
-    <span
-      className={`avatar sign ${room.kind}`}
-      style={room.kind === "group" ? ({ "--hue": hueOf(name) } as object) : undefined}
-      aria-hidden="true"
-    >
-      <Icon size={18} />
-    </span>
-  );
 }
 
 function wordsFor({ room }: RoomState, online: boolean): string {

@@ -153,7 +153,7 @@ function Hit({
                 {held?.room.kind === "direct" ? "with" : "in"} {name}
               </span>
             )}
-            <time className="muted small" dateTime={message.created_at} title={momentOf(message.created_at)}>
+            <time className="muted small" dateTime={message.created_at} data-tip={momentOf(message.created_at)}>
               {whenOf(message.created_at)}
             </time>
           </span>

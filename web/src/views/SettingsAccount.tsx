@@ -61,8 +61,8 @@ export function Devices() {
             <li key={session.session_id}>
               <Icon size={22} aria-hidden="true" />
               <span className="grow">
-                <strong title={session.user_agent ?? undefined}>{name}</strong>
-                <span className="muted small" title={momentOf(session.created_at)}>
+                <strong data-tip={session.user_agent ?? undefined}>{name}</strong>
+                <span className="muted small" data-tip={momentOf(session.created_at)}>
                   {session.current ? "This device, signed in " : "Signed in "}
                   {agoOf(session.created_at)}
                   {!session.current && `, ${usedOf(session)}`}

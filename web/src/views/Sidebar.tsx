@@ -1,5 +1,5 @@
 import "../styles/sidebar.css";
-import { CheckCheck, Compass, EllipsisVertical, Keyboard, Link2, LogOut, Search, Settings } from "lucide-react";
+import { CheckCheck, ChevronsUpDown, Compass, Keyboard, Link2, LogOut, Search, Settings } from "lucide-react";
 import { useEffect } from "react";
 import type { View } from "../client.ts";
 import { useClient, useView } from "../context.ts";
@@ -50,12 +50,12 @@ export function Sidebar({
       <header>
         <img src="icon.svg" alt="" />
         <h1 className="brand grow">Tidings</h1>
-        <IconButton label="Search" onClick={onSearch}>
-          <Search size={19} />
+        <IconButton label="Search" keys="Ctrl Shift F" onClick={onSearch}>
+          <Search size={18} />
         </IconButton>
         {!newcomer && (
           <IconButton label="Find topics" onClick={() => onOpen("find")}>
-            <Compass size={19} />
+            <Compass size={18} />
           </IconButton>
         )}
       </header>
@@ -117,7 +117,7 @@ function Account({
         <strong className="ellipsis">{me}</strong>
         <span className="muted small">{connected ? "Online" : "Not connected"}</span>
       </span>
-      <Menu label="Account" icon={<EllipsisVertical size={19} />}>
+      <Menu label="Account" icon={<ChevronsUpDown size={16} />}>
         <Item onClick={onSettings}>
           <Settings size={18} /> Settings
         </Item>
@@ -130,10 +130,11 @@ function Account({
         <Item onClick={onHelp}>
           <Keyboard size={18} /> Keyboard shortcuts
         </Item>
+        <hr className="menu-separator" />
+        <Item onClick={onSignOut}>
+          <LogOut size={18} /> Sign out
+        </Item>
       </Menu>
-      <IconButton label="Sign out" onClick={onSignOut}>
-        <LogOut size={19} />
-      </IconButton>
     </footer>
   );
 }

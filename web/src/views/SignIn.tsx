@@ -1,11 +1,18 @@
-import { useEffect, useState } from "react";
+import { useEffect, useId, useState } from "react";
 import { dropRegistrationCode, registrationCode, useRoute } from "../location.ts";
 import { createAccount, registration, type Session, signIn } from "../session.ts";
 import { Field, Form, useWork } from "./form.tsx";
 
+/** What was done in the form of index.html, which is there before the code is. */
+function done<E extends HTMLElement>(selector: string): E | null {
+  return document.querySelector<E>(`.sign-in[data-first] ${selector}`);
+}
+
+const typed = (name: string) => done<HTMLInputElement>(`[name=${name}]`)?.value ?? "";
+
 /**
- * Sign in or register: one form, two buttons. Enter signs in; it registers whoever comes by a link, or has pressed that
- * button before. `notice` says why the user has to sign in again.
+ * Sign in or register: one form, and a choice above it, which is to register for whoever comes by a link. It looks like
+ * the form of index.html, and takes over from it. `notice` says why the user has to sign in again.
  */
 export function SignIn({
   username: known = "",
@@ -16,20 +23,26 @@ export function SignIn({
   notice?: string | null;
   onSession: (session: Session) => void;
 }) {
-  const [username, setUsername] = useState(known);
-  const [password, setPassword] = useState("");
+  const [username, setUsername] = useState(() => known || typed("username"));
+  const [password, setPassword] = useState(() => typed("password"));
+  const [begins] = useState(() => (known !== "" || done("[name=password]:focus") !== null ? "password" : "username"));
   const [shown, setShown] = useState(false);
   const { busy, error, code: refused, field, run, clear } = useWork();
   const { invitation, topic } = useRoute();
   const [code] = useState(registrationCode);
   const refusal = useRefusal(code);
-  const [chosen, setChosen] = useState<boolean | null>(null);
+  const [chosen, setChosen] = useState<boolean | null>(() => (done("[value=create]:checked") === null ? null : true));
   const byLink = invitation !== null || topic !== null || code !== null;
   const creating = chosen ?? (notice === null && byLink && refusal === null);
   const [missing, setMissing] = useState<"username" | "password" | null>(null);
-  const enter = (create: boolean) => {
+  const id = useId();
+  const choose = (create: boolean) => {
     setChosen(create);
-    if (create && refusal !== null) return clear();
+    setMissing(null);
+    clear();
+  };
+  const enter = (create: boolean) => {
+    if (create && refusal !== null) return;
     const [named, empty] = [username.trim(), password === ""];
     setMissing(named === "" ? "username" : empty ? "password" : null);
     if (named === "" || empty) return clear();
@@ -39,16 +52,6 @@ export function SignIn({
       onSession(session);
     });
   };
-  const choice = (create: boolean, label: string) => (
-    <button
-      type={create === creating ? "submit" : "button"}
-      className={`button ${create === creating ? "primary" : ""}`}
-      disabled={busy}
-      onClick={create === creating ? undefined : () => enter(create)}
-    >
-      {label}
-    </button>
-  );
   const at = refused === "conflict" ? "username" : field;
   const problem = (name: string) => (at === name ? error : missing === name ? `Enter a ${name}.` : null);
   return (
@@ -56,9 +59,9 @@ export function SignIn({
       <Form className="sign-in-form" onSubmit={() => enter(creating)}>
         <div className="brand">
           <img src="icon.svg" alt="" />
-          <div>
+          <div className="grow">
             <h1>Tidings</h1>
-            <p className="muted">What you send arrives.</p>
+            <p className="muted ellipsis">{window.location.host}</p>
           </div>
         </div>
         {notice === null && code !== null && (
@@ -87,13 +90,22 @@ export function SignIn({
             {notice}
           </p>
         )}
+        <fieldset className="segments">
+          <legend className="hidden">New here?</legend>
+          {[false, true].map((create) => (
+            <label key={String(create)}>
+              <input type="radio" name={id} checked={creating === create} onChange={() => choose(create)} />
+              <span>{create ? "Create account" : "Sign in"}</span>
+            </label>
+          ))}
+        </fieldset>
         <Field
           label="Username"
           name="username"
           verbatim
           autoComplete="username"
           required
-          autoFocus={known === ""}
+          autoFocus={begins === "username"}
           error={problem("username")}
           value={username}
           onChange={(event) => setUsername(event.target.value)}
@@ -104,7 +116,7 @@ export function SignIn({
           type={shown ? "text" : "password"}
           autoComplete={creating ? "new-password" : "current-password"}
           required
-          autoFocus={known !== ""}
+          autoFocus={begins === "password"}
           hint={creating && "At least 8 characters"}
           error={problem("password")}
           value={password}
@@ -125,10 +137,9 @@ export function SignIn({
             {refusal}
           </p>
         )}
-        <div className="buttons">
-          {choice(false, "Sign in")}
-          {choice(true, "Create account")}
-        </div>
+        <button type="submit" className="button primary" disabled={busy}>
+          {creating ? "Create account" : "Sign in"}
+        </button>
       </Form>
     </main>
   );

@@ -2,10 +2,13 @@
 import { ArrowDown, ArrowUp, Link, UserPlus } from "lucide-react";
 import type { RoomState } from "../store.ts";
 import { dayOf, nameOf } from "../text.ts";
+import { writeInBox } from "./box.ts";
 import { mayInvite } from "./rights.ts";
 import type { Note, Row } from "./rows.ts";
+import { aboutOf, Sign } from "./Sign.tsx";
 import type { Direction, Paging } from "./usePaging.ts";
 
+/** What the room is, and, for who comes first, what to do in it. */
 export function Beginning({
   held: { room, members },
   me,
@@ -20,37 +23,26 @@ export function Beginning({
   const name = nameOf(room, members, me);
   return (
     <div className="beginning">
+      <Sign room={room} name={name} size={26} />
       <h2 dir="auto">{name}</h2>
-      <p className="muted">
-        {room.kind === "direct" ? (
-          <>
-            This is the start of your conversation with <bdi>{name}</bdi>.
-          </>
-        ) : (
-          <>
-            This is the start of{" "}
-            <bdi>
-              {room.kind === "topic" ? "#" : ""}
-              {name}
-            </bdi>
-            .
-          </>
+      <p className="muted">{aboutOf(room)}</p>
+      <div className="row">
+        {mayInvite(room) && (
+          <button type="button" className="button" onClick={onInvite}>
+            <UserPlus size={17} aria-hidden="true" /> Invite people
+          </button>
         )}
-      </p>
-      {room.kind !== "direct" && (
-        <div className="row">
-          {mayInvite(room) && (
-            <button type="button" className="button" onClick={onInvite}>
-              <UserPlus size={17} aria-hidden="true" /> Invite people
-            </button>
-          )}
-          {room.kind === "topic" && !room.is_private && (
-            <button type="button" className="button" onClick={onCopyLink}>
-              <Link size={17} aria-hidden="true" /> Copy link
-            </button>
-          )}
-        </div>
-      )}
+        {room.kind === "topic" && !room.is_private && (
+          <button type="button" className="button" onClick={onCopyLink}>
+            <Link size={17} aria-hidden="true" /> Copy link
+          </button>
+        )}
+        {room.last_message === null && (
+          <button type="button" className="button" onClick={() => writeInBox("Hello 👋")}>
+            Say hello 👋
+          </button>
+        )}
+      </div>
     </div>
   );
 }
@@ -133,7 +125,7 @@ export function Failed({ direction, why, onAgain }: { direction: Direction; why:
 /** The button that jumps up to the first new message. */
 export function ToNew({ count, onPress }: { count: number; onPress: () => void }) {
   return (
-    <button type="button" className="button to-new" onClick={onPress}>
+    <button type="button" className="button primary pill above" onClick={onPress}>
       <ArrowUp size={16} aria-hidden="true" /> {count.toLocaleString()} new {count === 1 ? "message" : "messages"}
     </button>
   );

@@ -7,7 +7,13 @@ import { tailOf } from "../timeline.ts";
 /** Characters of a message that fit on one line */
 const SEEN = 120;
 
-export type Section = "topics" | "conversations";
+/** In the order of the sidebar */
+export const SECTIONS = ["unread", "favourites", "direct", "topics"] as const;
+
+export type Section = (typeof SECTIONS)[number];
+
+/** These are also there when they are empty: new rooms are made in them. */
+const ALWAYS: ReadonlySet<Section> = new Set<Section>(["direct", "topics"]);
 
 export type Line =
   | { readonly kind: "heading"; readonly section: Section; readonly folded: boolean }
@@ -20,26 +26,29 @@ export interface Shown {
   /** The room that is open */
   readonly current: string | null;
   readonly me: string;
+  /** Which rooms are favourites; without it, none */
+  readonly favourite?: (held: RoomState) => boolean;
 }
 
 /**
- * The lines in order: the room with the newest message first; rooms without messages last, the newest
- * first. A folded section shows only its open and unread rooms. A filter unfolds all sections and hides
- * empty ones.
+ * The lines in order: the room with the newest message first; rooms without messages last, the newest first; unread
+ * rooms for the user personally above all. A folded section shows only its open room. A filter unfolds all sections.
  */
-export function linesOf(rooms: ReadonlyMap<string, RoomState>, { filter, folded, current, me }: Shown): Line[] {
+export function linesOf(rooms: ReadonlyMap<string, RoomState>, shown: Shown): Line[] {
+  const { filter, folded, current, me } = shown;
   const words = filter.trim().toLocaleLowerCase();
-  const found: Record<Section, RoomState[]> = { topics: [], conversations: [] };
+  const found: Record<Section, RoomState[]> = { unread: [], favourites: [], direct: [], topics: [] };
   for (const held of rooms.values())
     if (words === "" || nameOf(held.room, held.members, me).toLocaleLowerCase().includes(words))
-      found[sectionOf(held)].push(held);
+      found[sectionOf(held, shown)].push(held);
   const lines: Line[] = [];
-  for (const section of ["topics", "conversations"] as const) {
+  for (const section of SECTIONS) {
     const isFolded = words === "" && folded.has(section);
-    if (words !== "" && found[section].length === 0) continue;
+    const held = found[section].reverse().sort(later);
+    if (held.length === 0 && (words !== "" || !ALWAYS.has(section))) continue;
+    if (section === "unread") held.sort((one, other) => Number(isPersonal(other, me)) - Number(isPersonal(one, me)));
     lines.push({ kind: "heading", section, folded: isFolded });
-    for (const held of found[section].reverse().sort(later))
-      if (!isFolded || held.room.unread > 0 || held.room.room_id === current) lines.push({ kind: "room", held });
+    for (const one of held) if (!isFolded || one.room.room_id === current) lines.push({ kind: "room", held: one });
   }
   return lines;
 }
@@ -69,9 +78,7 @@ export function unreadOutOfSight(
   last: number,
 ): { above: OutOfSight | null; below: OutOfSight | null } {
   const unread = lines.flatMap((line, at) =>
-    line.kind === "room" && line.held.room.unread > 0
-      ? [{ at, personal: line.held.room.kind === "direct" || isMentioned(line.held, me) }]
-      : [],
+    line.kind === "room" && line.held.room.unread > 0 ? [{ at, personal: isPersonal(line.held, me) }] : [],
   );
   const counted = (hidden: typeof unread): OutOfSight | null => {
     const personal = hidden.filter((one) => one.personal);
@@ -84,8 +91,15 @@ export function unreadOutOfSight(
   };
 }
 
-function sectionOf({ room }: RoomState): Section {
-  return room.kind === "topic" ? "topics" : "conversations";
+function sectionOf(held: RoomState, { current, favourite }: Shown): Section {
+  const { room } = held;
+  if (room.unread > 0 && room.room_id !== current) return "unread";
+  if (favourite?.(held)) return "favourites";
+  return room.kind === "topic" ? "topics" : "direct";
+}
+
+function isPersonal(held: RoomState, me: string): boolean {
+  return held.room.kind === "direct" || isMentioned(held, me);
 }
 
 function later(one: RoomState, other: RoomState): number {

@@ -13,16 +13,25 @@ import {
 import { X } from "lucide-react";
 import { type ComponentProps, type KeyboardEvent, type ReactNode, useState } from "react";
 import type { CustomContainerComponentProps } from "virtua";
-import { hueOf, initialOf } from "../text.ts";
+import { hueOf, initialsOf } from "../text.ts";
 
+/** `keys`: the shortcut, which the tooltip tells too. */
 export function IconButton({
   label,
+  keys,
   children,
   className = "",
   ...rest
-}: { label: string } & ComponentProps<"button">) {
+}: { label: string; keys?: string } & ComponentProps<"button">) {
   return (
-    <button type="button" className={`icon-button ${className}`} aria-label={label} title={label} {...rest}>
+    <button
+      type="button"
+      className={`icon-button ${className}`}
+      aria-label={label}
+      data-tip={label}
+      data-keys={keys}
+      {...rest}
+    >
       {children}
     </button>
   );
@@ -31,7 +40,7 @@ export function IconButton({
 export function Avatar({ name, small = false, online = false }: { name: string; small?: boolean; online?: boolean }) {
   return (
     <span className={`avatar ${small ? "small" : ""}`} style={{ "--hue": hueOf(name) } as object} aria-hidden="true">
-      {initialOf(name)}
+      {initialsOf(name)}
       {online && <span className="dot" />}
     </span>
   );
@@ -114,7 +123,7 @@ export function Menu({
 }) {
   return (
     <MenuProvider>
-      <MenuButton className={className} aria-label={label} title={label}>
+      <MenuButton className={className} aria-label={label} data-tip={label}>
         {icon}
       </MenuButton>
       <MenuContent label={label}>{children}</MenuContent>

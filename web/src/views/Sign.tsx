@@ -1,0 +1,39 @@
+import { Hash, Lock, Users } from "lucide-react";
+import type { Room } from "../contract.gen.ts";
+import { hueOf } from "../text.ts";
+import { Avatar } from "./ui.tsx";
+
+/** The kind of a room: `#`, a lock, several people, or the other user's avatar. */
+export function Sign({
+  room,
+  name,
+  online = false,
+  size,
+}: {
+  room: Room;
+  name: string;
+  online?: boolean;
+  size: number;
+}) {
+  if (room.kind === "direct") return <Avatar name={name} online={online} />;
+  const Icon = room.kind === "group" ? Users : room.is_private ? Lock : Hash;
+  const hue = room.kind === "group" ? { style: { "--hue": hueOf(name) } as object } : {};
+  return (
+    <span className={`avatar sign ${room.kind}`} aria-hidden="true" {...hue}>
+      <Icon size={size} />
+    </span>
+  );
+}
+
+export function kindOf({ kind, is_private }: Room): string {
+  return { direct: "Conversation", group: "Group", topic: is_private ? "Private topic" : "Topic" }[kind];
+}
+
+/** Who sees a room. */
+export function aboutOf({ kind, is_private }: Room): string {
+  if (kind === "direct") return "This is the start of your conversation.";
+  if (kind === "group") return "Only the members of this group see it.";
+  return is_private
+    ? "A private topic: only who is invited can join."
+    : "A public topic: everyone on this server can find it and join.";
+}
