@@ -18,6 +18,7 @@ from tidings.contract.models import (
     Published,
     PublishedEvents,
     Receipts,
+    Reports,
     Role,
     Room,
     SearchResults,
@@ -264,6 +265,30 @@ async def unban(context: CommandContext, rest: str) -> None:
 async def bans(context: CommandContext, _: str) -> None:
     page = await _ask_in_room(context, Bans, "get_bans", limit=500)
     context.show(render.bans(page.bans, more=page.next is not None), views=page.bans)
+
+
+@_command("report", "N REASON", "tell the moderators of a message", group=_MODERATION, needs_room=True)
+async def report(context: CommandContext, rest: str) -> None:
+    reference, reason = number_and_text(rest, "/report N REASON")
+    message = await context.message(reference)
+    await context.ask("report", {"message_id": message.id, "reason": reason})
+    context.show(render.note(f"the moderators are told of what {message.sender} wrote"))
+
+
+@_command("reports", "", "list the messages that were reported here", group=_MODERATION, needs_room=True)
+async def reports(context: CommandContext, _: str) -> None:
+    page = await _ask_in_room(context, Reports, "get_reports", limit=500)
+    context.show(render.reports(page.reports), views=page.reports)
+
+
+@_command("close", "N", "close a report, by its number in /reports", group=_MODERATION, needs_room=True)
+async def close(context: CommandContext, rest: str) -> None:
+    which = number(rest)
+    page = await _ask_in_room(context, Reports, "get_reports", limit=500)
+    if not 0 < which <= len(page.reports):
+        raise InvalidCommand(f"there is no report {which}: /reports lists them")
+    await context.ask("close_report", {"report_id": page.reports[which - 1].report_id})
+    context.show(render.note("the report is closed"))
 
 
 @_command(

@@ -31,6 +31,7 @@ from tidings.contract.models import (
     PendingRoom,
     Profile,
     Receipt,
+    Report,
     Room,
     Session,
     Snippet,
@@ -334,6 +335,16 @@ def bans(ban_list: Sequence[Ban], *, more: bool) -> RenderableType:
         table.add_row("", name(ban.username), Text(until, style="dim"))
     if more:
         table.add_row("", "… and more")
+    return table
+
+
+def reports(report_list: Sequence[Report]) -> RenderableType:
+    if not report_list:
+        return note("no message is reported")
+    table = Table.grid(padding=(0, 2))
+    for number, report in enumerate(report_list, 1):
+        table.add_row(str(number), name(report.message.sender), Text(visible(report.content, keep="\n\t")))
+        table.add_row("", "", Text(visible(f"{report.username}: {report.reason}"), style="dim"))
     return table
 
 

@@ -346,6 +346,20 @@ class ConsumerCursor(Base, table=True):
     )
 
 
+class Report(Base, table=True):
+    """A message that a member has brought to the moderators, until one of them closes the report."""
+
+    __table_args__: ClassVar[Any] = (Index("uq_report_message_user", "room_id", "seq", "user_id", unique=True),)
+
+    id: str = Field(primary_key=True, description="Like `entry.message_id`: sorted by time")
+    room_id: int = _key(foreign_key="room.id")
+    seq: int = _ms(description="Of the message")
+    user_id: int = _key(foreign_key="user.id", index=True, description="The member who reported it")
+    reason: str = Field(sa_type=Text)
+    content: str = Field(sa_type=Text, description="That of the message when it was reported")
+    created_at: int = _ms()
+
+
 class Webhook(Base, table=True):
     """An address to which the entries of rooms are sent. Its cursors are those of the consumer `webhook:<id>`."""
 
@@ -486,6 +500,7 @@ cursors = _table(Cursor)
 read_markers = _table(ReadMarker)
 echo_entries = _table(EchoEntry)
 consumer_cursors = _table(ConsumerCursor)
+reports = _table(Report)
 webhooks = _table(Webhook)
 instances = _table(Instance)
 witnesses = _table(Witness)

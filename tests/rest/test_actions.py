@@ -154,6 +154,10 @@ async def _converse_and_moderate(omar: Caller, diego: Caller, live: Client) -> N
     await omar.ask("kick", **them)
     assert await live.event("room_removed", lambda e: e["reason"] == "kicked")
     assert (await diego.ask("join_by_link", code=link["code"]))["role"] == "member"
+    theirs = await omar.ask("message", **ref, content="x")
+    assert await diego.ask("report", message_id=theirs["id"], reason="an advertisement") == {}
+    (report,) = (await omar.ask("get_reports", **ref))["reports"]
+    assert await omar.ask("close_report", report_id=report["report_id"]) == {}
     assert await omar.ask("delete_invitation_link", code=link["code"]) == {}
     problem(await diego.raw("join_by_link", code=link["code"]), "not_found")
     await omar.ask("remove_member", **them)
@@ -212,6 +216,7 @@ async def _administrate(diego: Caller, private_id: str) -> None:
     assert [(user["username"], user["admin"]) for user in users_] == [("diego", True), ("omar", False)]
     topics = (await diego.ask("admin_get_topics"))["topics"]
     assert [topic["topic_name"] for topic in topics] == ["noticias", "secreto"]
+    assert await diego.ask("admin_get_reports") == {"reports": [], "next": None}
     link = await diego.ask("create_registration_link", uses=2)
     assert (await diego.ask("get_registration_links", limit=10))["links"] == [
         {name: value for name, value in link.items() if name != "code"}

@@ -363,6 +363,31 @@ class Actions:
         """Skip the pending entries of a device, in all rooms or in one: its cursors move to the newest entry."""
         await self._call(models.Empty, "clear_pending", {"device": device, "room_id": room_id})
 
+    async def report(self, *, message_id: str, reason: str) -> None:
+        """Report a message to those who moderate its room, and to the administrators."""
+        await self._call(models.Empty, "report", {"message_id": message_id, "reason": reason})
+
+    async def get_reports(
+        self,
+        *,
+        room_id: str | None = LEFT_OUT,
+        topic_name: str | None = LEFT_OUT,
+        username: str | None = LEFT_OUT,
+        after: str | None = LEFT_OUT,
+        limit: int = LEFT_OUT,
+    ) -> models.Reports:
+        """Get the open reports of messages in a room that the caller moderates, oldest first."""
+        return await self._call(
+            models.Reports,
+            "get_reports",
+            {"room_id": room_id, "topic_name": topic_name, "username": username, "after": after, "limit": limit},
+        )
+
+    async def close_report(self, *, report_id: str) -> None:
+        """Close a report: for those who moderate the message's room, and administrators. The message stays as it
+        is."""
+        await self._call(models.Empty, "close_report", {"report_id": report_id})
+
     async def create(
         self, *, topic_name: str, is_private: bool = LEFT_OUT, posting: models.Posting = LEFT_OUT
     ) -> models.Room:

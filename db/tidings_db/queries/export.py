@@ -19,6 +19,7 @@ from tidings_db.models import (
     invitation_links,
     members,
     read_markers,
+    reports,
     rooms,
     sessions,
     users,
@@ -108,6 +109,12 @@ PARTS: Final[Mapping[str, Part]] = {
         .join_from(invitation_links, rooms, rooms.c.id == invitation_links.c.room_id)
         .where(invitation_links.c.user_id == _USER),
         (invitation_links.c.code,),
+    ),
+    "report": Part(
+        select(rooms.c.room_id, reports.c.seq, reports.c.reason, reports.c.created_at)
+        .join_from(reports, rooms, rooms.c.id == reports.c.room_id)
+        .where(reports.c.user_id == _USER),
+        (reports.c.id,),
     ),
     "echo": Part(
         select(echo_entries.c.direction, echo_entries.c.content, echo_entries.c.created_at).where(

@@ -397,6 +397,22 @@ class GetBans(RoomRef):
     limit: Limit500 = 100
 
 
+class ReportMessage(Payload):
+    message_id: Id
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=NO_NUL, strip_whitespace=True)] = (
+        Field(examples=["an advertisement"])
+    )
+
+
+class GetReports(RoomRef):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class CloseReport(Payload):
+    report_id: Id
+
+
 class CreateInvitationLink(RoomRef):
     expires_in: Seconds | None = Field(default=7 * 24 * 3600, description="Seconds; null: never")
     uses: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = Field(

@@ -67,6 +67,11 @@ class AdminGetTopics(Payload):
     limit: Limit500 = 100
 
 
+class AdminGetReports(Payload):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
 class CreateRegistrationLink(Payload):
     expires_in: Seconds = Field(default=7 * 24 * 3600, description="Seconds")
     uses: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] = Field(

@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import ConfigDict, Field
 
 from tidings.contract.errors import CloseReason
-from tidings.contract.models import Message, Posting, Receipt, Role, Room, Timestamp, View
+from tidings.contract.models import Message, Posting, Receipt, Report, Role, Room, Timestamp, View
 
 
 class Ready(View):
@@ -93,6 +93,13 @@ class TypingNow(View):
     typing: bool
 
 
+class Reported(View):
+    """A member has reported a message: to the owner and the moderators of its room who are online."""
+
+    room_id: str
+    report: Report
+
+
 class Presence(View):
     username: str
     online: bool
@@ -122,6 +129,7 @@ EVENTS: Final[dict[str, type[View]]] = {
     "typing": TypingNow,
     "presence": Presence,
     "receipt": Receipt,
+    "reported": Reported,
     "closing": Closing,
 }
 """Every event the server emits, by name; the events of applications have names of their own."""

@@ -263,6 +263,22 @@ class Bans(View):
     next: NextPage
 
 
+class Report(View):
+    """A message that a member has brought to the moderators."""
+
+    report_id: str
+    message: Message = Field(description="In its current state")
+    content: str = Field(description="That of the message when it was reported")
+    username: str = Field(description="The member who reported it")
+    reason: str
+    created_at: Timestamp
+
+
+class Reports(View):
+    reports: list[Report] = Field(description="The open ones, oldest first")
+    next: NextPage
+
+
 class Usernames(View):
     usernames: list[str]
 
@@ -304,9 +320,9 @@ class ExportLine(View):
     """One record of an export: its `type`, and the fields of that type.
 
     The types are `profile`, `session`, `device`, `cursor` (of a device in a room), `room` (that the caller is in),
-    `read_marker`, `block`, `invitation_link`, `echo`, then `message`, `event` (of an application) and `reaction`
-    (added to a message, or removed), from every room that the caller ever wrote to. The last record is `end`, with
-    the number of `lines`, or an `error`, which is an [Error](#error).
+    `read_marker`, `block`, `invitation_link`, `report` (of a message), `echo`, then `message`, `event` (of an
+    application) and `reaction` (added to a message, or removed), from every room that the caller ever wrote to. The
+    last record is `end`, with the number of `lines`, or an `error`, which is an [Error](#error).
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -320,6 +336,7 @@ class ExportLine(View):
         "cursor",
         "block",
         "invitation_link",
+        "report",
         "echo",
         "message",
         "event",
