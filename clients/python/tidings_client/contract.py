@@ -105,7 +105,7 @@ class Actions:
         return await self._call(models.Profile, "get_profile", {"username": username})
 
     async def get_users(
-        self, *, query: str = LEFT_OUT, after: str | None = LEFT_OUT, limit: int = LEFT_OUT
+        self, *, query: str | None = LEFT_OUT, after: str | None = LEFT_OUT, limit: int = LEFT_OUT
     ) -> models.Users:
         """Find users by their names, sorted by username; those that are disabled are left out."""
         return await self._call(models.Users, "get_users", {"query": query, "after": after, "limit": limit})

@@ -120,7 +120,10 @@ async def _account(ctx: Context) -> Account:
 
 @action("set_profile", http="PUT /api/me", limit=Limit.JOINS)
 async def set_profile(ctx: Context, req: SetProfile) -> Account:
-    """Change the caller's display name, status or do-not-disturb."""
+    """Change the caller's display name, status or do-not-disturb.
+
+    A field that is left out is unchanged; null removes it.
+    """
     changes: dict[str, Any] = {}
     given, now = req.model_fields_set, ctx.now
     if "display_name" in given:
@@ -167,10 +170,11 @@ async def get_users(ctx: Context, req: GetUsers) -> Users:
 
     If the server's directory is closed, users find only those with whom they share a room.
     """
-    caller, beginnings = ctx.principal, set(words.words(req.query))
-    if req.query.strip() and not beginnings:
+    caller, beginnings = ctx.principal, set(words.words(req.query or ""))
+    if (req.query or "").strip() and not beginnings:
         return Users(users=[], next=None)
-    sees_all = not ctx.parts.closed_directory or caller.admin or caller.scopes is not None
+    is_key = caller.scopes is not None and caller.only_room is None
+    sees_all = not ctx.parts.closed_directory or caller.admin or is_key
     find = partial(
         users.directory,
         beginnings=beginnings,

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from tidings.contract.actions import NO_NUL, Emoji, Limit500, Payload, Seconds, Username
 
-DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL)]
+DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL, strip_whitespace=True)]
 
 
 class GetProfile(Payload):
@@ -17,7 +17,7 @@ class GetProfile(Payload):
 
 class SetStatus(Payload):
     text: Annotated[str, StringConstraints(max_length=100, pattern=NO_NUL, strip_whitespace=True)] = Field(
-        default="", examples=["On holiday"]
+        default="", description="May be empty beside an emoji", examples=["On holiday"]
     )
     emoji: Emoji | None = Field(default=None, examples=["🌴"])
     expires_in: Seconds | None = Field(default=None, description="Seconds; null: until it is changed")
@@ -30,8 +30,6 @@ class SetStatus(Payload):
 
 
 class SetProfile(Payload):
-    """A field that is left out is unchanged; null removes it."""
-
     display_name: DisplayName | None = Field(
         default=None, description="Shown beside the username", examples=["Diego Pérez"]
     )
@@ -42,10 +40,10 @@ class SetProfile(Payload):
 
 
 class GetUsers(Payload):
-    query: Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)] = Field(
-        default="",
+    query: Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)] | None = Field(
+        default=None,
         description="Each of its words must be the begin of a word of the username or the display name. Case,"
-        " diacritics and punctuation are ignored; empty: all users",
+        " diacritics and punctuation are ignored; blank: all users",
         examples=["gar"],
     )
     after: Username | None = Field(default=None, description="`next` of the previous page", examples=[None])

@@ -167,8 +167,8 @@ class Settings(BaseSettings):
     directory: Literal["open", "closed"] = Field(
         default="open",
         description="Which users `get_users` lists: all, or (`closed`) only those who share a room with the caller;"
-        " administrators and keys find all. It hides no user from one who knows the username: profiles and direct"
-        " messages work as ever",
+        " administrators, and keys of all rooms, find all. It hides no user from one who knows the username:"
+        " profiles and direct messages work as ever",
     )
     cors_origins: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
