@@ -61,6 +61,15 @@ class User(Base, table=True):
         default=False, sa_column_kwargs={"server_default": text("false")}, description="The user of a key"
     )
     display_name: str | None = Field(default=None, description="Shown; the username stays the name")
+    status_text: str | None = Field(default=None, description="None: no status")
+    status_emoji: str | None = None
+    status_until: int | None = _ms(default=None, description="None: until it is changed")
+    do_not_disturb_until: int | None = _ms(default=None)
+    words: str = Field(
+        default="",
+        sa_column_kwargs={"server_default": text("''")},
+        description="Of the username and the display name, folded, each after a space: for the directory",
+    )
     issuer: str | None = Field(
         default=None, description="The issuer of the external token that made the user; None: made on this server"
     )

@@ -199,6 +199,7 @@ class Node:
             ),
             self.authors,
             Limits({kind: settings.rates[kind] for kind in Limit}) if settings.limited else None,
+            closed_directory=settings.directory == "closed",
         )
         self.dispatcher = Dispatcher(registry, unavailable=(StoreUnavailable,), metrics=self.metrics, logs=self.logs)
         self.application_users = ApplicationUsers(self.parts, self.dispatcher, self.database, options.session_check_s)

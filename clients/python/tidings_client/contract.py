@@ -86,9 +86,29 @@ class Actions:
         given = {name: value for name, value in fields.items() if value is not LEFT_OUT}
         return read(model, await self._ask(action, given))
 
+    async def set_profile(
+        self,
+        *,
+        display_name: str | None = LEFT_OUT,
+        status: dict[str, Any] | None = LEFT_OUT,
+        do_not_disturb: int | None = LEFT_OUT,
+    ) -> models.Account:
+        """Change the caller's display name, status or do-not-disturb."""
+        return await self._call(
+            models.Account,
+            "set_profile",
+            {"display_name": display_name, "status": status, "do_not_disturb": do_not_disturb},
+        )
+
     async def get_profile(self, *, username: str) -> models.Profile:
         """Get a user's profile."""
         return await self._call(models.Profile, "get_profile", {"username": username})
+
+    async def get_users(
+        self, *, query: str | None = LEFT_OUT, after: str | None = LEFT_OUT, limit: int = LEFT_OUT
+    ) -> models.Users:
+        """Find users by their names, sorted by username; those that are disabled are left out."""
+        return await self._call(models.Users, "get_users", {"query": query, "after": after, "limit": limit})
 
     async def authenticate(self, *, token: str) -> models.Authenticated:
         """Send a fresh token on a live connection, which otherwise closes when its token expires."""

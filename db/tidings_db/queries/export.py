@@ -24,6 +24,7 @@ from tidings_db.models import (
     sessions,
     users,
 )
+from tidings_db.queries.rows import PROFILE_COLUMNS
 
 Key = tuple[int | str, ...]
 
@@ -42,7 +43,10 @@ class Part(NamedTuple):
 
 
 PARTS: Final[Mapping[str, Part]] = {
-    "profile": Part(select(users.c.username, users.c.created_at, users.c.last_seen).where(users.c.id == _USER), ()),
+    "profile": Part(
+        select(users.c.username, users.c.created_at, users.c.last_seen, *PROFILE_COLUMNS).where(users.c.id == _USER),
+        (),
+    ),
     "session": Part(
         select(
             sessions.c.sid.label("session_id"),

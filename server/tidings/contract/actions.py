@@ -346,10 +346,6 @@ class GetReceipts(RoomRef):
     pass
 
 
-class GetProfile(Payload):
-    username: Username
-
-
 class CreateConversation(Payload):
     usernames: list[Username] = Field(
         min_length=1,

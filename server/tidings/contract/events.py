@@ -8,7 +8,18 @@ from typing import Final
 from pydantic import ConfigDict, Field
 
 from tidings.contract.errors import CloseReason
-from tidings.contract.models import Message, Posting, Receipt, Report, Role, Room, Timestamp, View
+from tidings.contract.models import (
+    DO_NOT_DISTURB,
+    Message,
+    Posting,
+    Receipt,
+    Report,
+    Role,
+    Room,
+    Timestamp,
+    UserStatus,
+    View,
+)
 
 
 class Ready(View):
@@ -107,6 +118,15 @@ class Presence(View):
     display_name: str | None = None
 
 
+class ProfileChanged(View):
+    """A user has changed their profile. Sent to whom presence is sent, and to the user's own connections."""
+
+    username: str
+    display_name: str | None
+    status: UserStatus | None
+    do_not_disturb_until: Timestamp | None = Field(description=DO_NOT_DISTURB)
+
+
 class Closing(View):
     """The last event before the server closes a connection."""
 
@@ -128,6 +148,7 @@ EVENTS: Final[dict[str, type[View]]] = {
     "room_changed": RoomChanged,
     "typing": TypingNow,
     "presence": Presence,
+    "profile": ProfileChanged,
     "receipt": Receipt,
     "reported": Reported,
     "closing": Closing,

@@ -149,6 +149,15 @@ class Room(View):
     posting: Posting = Field(default=Posting.MEMBERS, description="The members who may write")
 
 
+class UserStatus(View):
+    text: str = Field(description="Empty: only the emoji", examples=["On holiday"])
+    emoji: str | None = Field(examples=["🌴"])
+    until: Timestamp | None = Field(description="null: until it is changed")
+
+
+DO_NOT_DISTURB = "Until then the user's clients do not ring or notify; null: they do"
+
+
 class Member(View):
     username: str
     role: Role
@@ -158,6 +167,8 @@ class Member(View):
     muted_until: Timestamp | None = Field(
         default=None, description="Only moderators and the member see it; null: not muted, or hidden"
     )
+    status: UserStatus | None = None
+    do_not_disturb_until: Timestamp | None = Field(default=None, description=DO_NOT_DISTURB)
 
 
 class Profile(View):
@@ -166,6 +177,13 @@ class Profile(View):
     last_seen: Timestamp | None
     created_at: Timestamp
     display_name: str | None = Field(default=None, description="Shown; the username stays the name")
+    status: UserStatus | None = None
+    do_not_disturb_until: Timestamp | None = Field(default=None, description=DO_NOT_DISTURB)
+
+
+class Users(View):
+    users: list[Profile]
+    next: NextPage
 
 
 class Account(Profile):
