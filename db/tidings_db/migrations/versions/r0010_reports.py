@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from tidings_db import outbox_functions
+
 revision = "r0010"
 down_revision = "r0009"
 branch_labels = None
@@ -27,3 +29,4 @@ def upgrade() -> None:
     )
     op.create_index("uq_report_message_user", "report", ["room_id", "seq", "user_id"], unique=True)
     op.create_index("ix_report_user_id", "report", ["user_id"])
+    outbox_functions.create(op.get_bind())  # `reported` is the name of an event now
