@@ -5,8 +5,8 @@ from alembic import op
 
 from tidings_db import outbox_functions
 
-revision = "r0010"
-down_revision = "r0009"
+revision = "r0009"
+down_revision = "r0008"
 branch_labels = None
 depends_on = None
 
