@@ -53,7 +53,7 @@ _ORDER: Final = (
     *("mute", "set_role", "kick", "ban", "get_bans", "unban"),
 )
 """The order within the folders. The others follow, then those of `_LAST`."""
-_LAST: Final = ("delete", "change_password", "logout", "deactivate", "messenger_logout")
+_LAST: Final = ("delete", "change_password", "logout", "deactivate", "delete_account", "messenger_logout")
 _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "create": {"is_private": True},
     "subscribe connect_to_room unsubscribe": {"topic_name": "public"},

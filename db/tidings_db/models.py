@@ -70,6 +70,11 @@ class User(Base, table=True):
         sa_column_kwargs={"server_default": text("''")},
         description="Of the username and the display name, folded, each after a space: for the directory",
     )
+    deletion: str | None = Field(
+        default=None,
+        description="While the account is being deleted: whether to `keep` or `delete` its messages, a space, and the"
+        " name that it gets",
+    )
     issuer: str | None = Field(
         default=None, description="The issuer of the external token that made the user; None: made on this server"
     )

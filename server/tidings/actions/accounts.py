@@ -18,6 +18,7 @@ from tidings.contract.actions import (
     BlockUser,
     ChangePassword,
     Deactivate,
+    DeleteAccount,
     Login,
     NoPayload,
     Register,
@@ -236,6 +237,20 @@ async def deactivate(ctx: Context, req: Deactivate) -> Empty:
     user = await ctx.auth.check_password(ctx.principal, req.password)
     with _ending_session(ctx):
         _withdraw(ctx, await ctx.auth.set_disabled(user, True, by=ctx.principal))
+    return Empty()
+
+
+@action("delete_account", http="POST /api/me/delete", limit=Limit.READS, errors=_WRONG_PASSWORD)
+async def delete_account(ctx: Context, req: DeleteAccount) -> Empty:
+    """Delete the caller's account, for ever: everything personal goes, reactions and memberships included.
+
+    Its sessions end with the answer. The rest follows within minutes; then the name is free. Messages that are kept
+    stand under the name of a deleted user.
+    """
+    user = await ctx.auth.check_password(ctx.principal, req.password)
+    with _ending_session(ctx):
+        _withdraw(ctx, await ctx.auth.set_disabled(user, True, by=ctx.principal, delete=req.messages))
+    ctx.parts.deletions.hurry()
     return Empty()
 
 

@@ -27,6 +27,7 @@ from tidings.fanout.connection import Connection
 from tidings.fanout.hub import Hub
 from tidings.log import views
 from tidings.log.cursors import Cursors
+from tidings.log.deletion import Deletions
 from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
@@ -75,6 +76,7 @@ class Parts:
     webhooks: Deliverer
     health: Health
     authors: StreamAuthors
+    deletions: Deletions
     limits: Limits | None = None
     """None: rates are not limited."""
     closed_directory: bool = False

@@ -83,12 +83,15 @@ def _parser() -> argparse.ArgumentParser:
         ("add", "create a user"),
         ("disable", "withdraw a user's sessions and refuse further sign-ins"),
         ("enable", "allow a disabled user to sign in again"),
+        ("delete", "delete an account; a running server does it within minutes"),
         ("admin", "make a user an administrator"),
         ("no-admin", "make an administrator an ordinary user"),
         ("passwd", "set a user's password and withdraw their sessions"),
     ):
         command = user_commands.add_parser(name, help=help_text)
         command.add_argument("username")
+        if name == "delete":
+            command.add_argument("--messages", action="store_true", help="delete the messages, too")
         if name in ("add", "passwd"):
             command.add_argument("--password-stdin", action="store_true", help="read it from standard input")
     listing = user_commands.add_parser("list", help="list the users, by username; keys are not among them")
@@ -275,6 +278,9 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
             admin = args.user_command == "admin"
             await database.write(lambda conn: users.set_admin(conn, user.key, admin))
             print(f"{username} is {'an' if admin else 'no'} administrator")
+        elif args.user_command == "delete":
+            await auth.set_disabled(user, True, delete="delete" if args.messages else "keep")
+            print(f"{username} is being deleted")
         elif args.user_command in ("disable", "enable"):
             disabled = args.user_command == "disable"
             await auth.set_disabled(user, disabled)

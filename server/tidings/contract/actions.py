@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -479,6 +479,13 @@ class ChangePassword(Payload):
 
 class Deactivate(Payload):
     password: str
+
+
+class DeleteAccount(Deactivate):
+    messages: Literal["keep", "delete"] = Field(
+        default="keep",
+        description="What becomes of the caller's messages: `delete` leaves empty ones in their places",
+    )
 
 
 class RevokeSession(Payload):
