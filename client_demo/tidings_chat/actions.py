@@ -24,9 +24,10 @@ from tidings.contract.models import (
     SearchResults,
     Sessions,
     Usernames,
+    Users,
     View,
 )
-from tidings_chat import render
+from tidings_chat import arguments, render
 from tidings_chat.arguments import conversation, duration, number, number_and_text, seconds, username, words
 from tidings_chat.errors import InvalidCommand
 from tidings_chat.registry import CommandContext, CommandTable
@@ -213,10 +214,16 @@ async def receipts(context: CommandContext, _: str) -> None:
     context.show(render.receipts(receipts_), views=receipts_)
 
 
-@_command("whois", "USER", "show whether a user is online", group=_PEOPLE)
-async def whois(context: CommandContext, rest: str) -> None:
+@_command("who", "USER", "show a user's name, status, and whether they are online", group=_PEOPLE)
+async def who(context: CommandContext, rest: str) -> None:
     profile = await _ask(context, Profile, "get_profile", {"username": username(rest)})
     context.show(render.profile(profile, context.account.username), views=[profile])
+
+
+@_command("people", "[QUERY]", "list the users; those whose names have words that begin so", group=_PEOPLE)
+async def people(context: CommandContext, rest: str) -> None:
+    page = await _ask(context, Users, "get_users", {"query": rest})
+    context.show(render.people(page.users, context.account.username, more=page.next is not None), views=page.users)
 
 
 @_command("block", "USER", "refuse messages and invitations from a user", group=_PEOPLE)
@@ -316,6 +323,26 @@ async def role(context: CommandContext, rest: str) -> None:
 
 
 # The user's account
+
+
+async def _set_profile(context: CommandContext, **fields: Any) -> None:
+    profile = Profile.model_validate(await context.ask("set_profile", fields), extra="ignore")
+    context.show(render.profile(profile, context.account.username), views=[profile])
+
+
+@_command("name", "[TEXT]", "show this name beside your username; without TEXT none", group=_ACCOUNT)
+async def name(context: CommandContext, rest: str) -> None:
+    await _set_profile(context, display_name=rest or None)
+
+
+@_command("status", "[[EMOJI] TEXT [for TIME]]", "show others what you do; without TEXT nothing", group=_ACCOUNT)
+async def status(context: CommandContext, rest: str) -> None:
+    await _set_profile(context, status=arguments.status(rest) if rest else None)
+
+
+@_command("dnd", "TIME|off", "do not disturb: the terminal does not ring, and others see it", group=_ACCOUNT)
+async def dnd(context: CommandContext, rest: str) -> None:
+    await _set_profile(context, do_not_disturb=None if rest == "off" else seconds(rest))
 
 
 @_command("sessions", "", "list where you are signed in", group=_ACCOUNT)

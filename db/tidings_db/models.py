@@ -46,6 +46,8 @@ class Name(Base, table=True):
 
 
 class User(Base, table=True):
+    __table_args__: ClassVar[Any] = (Index("ix_user_directory", "username_key", "words"),)
+
     id: int | None = _key(default=None, primary_key=True)
     username: str = Field(description="As registered and shown")
     username_key: str = Field(unique=True, description="The key for look-ups: `tidings_db.names.username_key`")

@@ -160,9 +160,9 @@ async def test_commands_manage_the_members_of_a_group(terminals: Terminals, peop
     await omar.sees("diego is not blocked")
     omar.type("/blocks")
     await omar.sees("nobody is blocked")
-    omar.type("/whois diego")
+    omar.type("/who diego")
     await omar.sees("● diego +online, registered")
-    omar.type("/whois nobody")
+    omar.type("/who nobody")
     await omar.sees(r"\(not_found\)")
 
 

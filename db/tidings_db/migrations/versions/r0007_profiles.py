@@ -27,4 +27,5 @@ def upgrade() -> None:
         conn.execute(
             sa.update(_USER).where(_USER.c.id == sa.bindparam("key")).values(words=sa.bindparam("found_by")), found_by
         )
+    op.create_index("ix_user_directory", "user", ["username_key", "words"])
     outbox_functions.create(conn)  # `profile` is the name of an event now
