@@ -377,6 +377,16 @@ async def deactivate(context: CommandContext, _: str) -> None:
     await context.ask("deactivate", {"password": await context.read_secret("Your password, to close the account")})
 
 
+@_command(
+    "delete-account", "[messages]", "delete your account for ever; `messages`: what you sent, too", group=_ACCOUNT
+)
+async def delete_account(context: CommandContext, rest: str) -> None:
+    if rest not in ("", "messages"):
+        raise InvalidCommand("/delete-account, or /delete-account messages")
+    password = await context.read_secret("Your password, to delete the account for ever")
+    await context.ask("delete_account", {"password": password, "messages": "delete" if rest else "keep"})
+
+
 @_command("pending", "[DEVICE]", "list what a device has not received; default: this device", group=_ACCOUNT)
 async def pending(context: CommandContext, rest: str) -> None:
     payload = {"device": rest or context.device, "limit": 500}

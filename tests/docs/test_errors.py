@@ -345,7 +345,9 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
         for _ in range(11):
             await ask("change_password", "/api/me/password", "ana", password="wrong", new_password=PASSWORD)
             await ask("deactivate", "/api/me/deactivate", "ana", password="wrong")
+            await ask("delete_account", "/api/me/delete", "ana", password="wrong")
         await ask("deactivate", "/api/me/deactivate", "satoshi", password="wrong")
+        await ask("delete_account", "/api/me/delete", "satoshi", password="wrong")
         eva, auth = await node.node.auth.authenticate(tokens["eva"]), node.node.auth
         checked = await auth.check_password(eva, PASSWORD)
         await ask("change_password", "/api/me/password", "eva", password=PASSWORD, new_password="another password")

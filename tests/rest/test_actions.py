@@ -127,11 +127,13 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             await other.ask("admin_disable_user", username="omar")
             problem(await omar.raw("login", username="omar", password="another password"), "unauthenticated")
             await other.ask("admin_enable_user", username="omar")
-            await anyone.ask("login", username="omar", password="another password")
+            again = await anyone.ask("login", username="omar", password="another password")
+            gone = Caller(http, again["token"])
+            await gone.ask("delete_account", password="another password")
             await other.ask("deactivate", password=PASSWORD)
             await asyncio.wait_for(live.closed.wait(), 30)
             routed = {action.name for action in ROUTED}
-            assert anyone.asked | omar.asked | other.asked == routed
+            assert anyone.asked | omar.asked | other.asked | gone.asked == routed
 
 
 async def _change_a_message(omar: Caller, diego: Caller, live: Client) -> None:

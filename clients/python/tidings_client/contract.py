@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
@@ -125,6 +125,10 @@ class Actions:
     async def deactivate(self, *, password: str) -> None:
         """Disable the caller's account until an administrator enables it again. Its messages stay."""
         await self._call(models.Empty, "deactivate", {"password": password})
+
+    async def delete_account(self, *, password: str, messages: Literal["keep", "delete"] = LEFT_OUT) -> None:
+        """Delete the caller's account, for ever: everything personal goes, reactions and memberships included."""
+        await self._call(models.Empty, "delete_account", {"password": password, "messages": messages})
 
     async def get_sessions(self) -> models.Sessions:
         """Get the caller's valid sessions, newest first."""
