@@ -254,6 +254,9 @@ def model_list() -> str:
     linked |= dict.fromkeys(action.response for action in registry())
     for model in list(linked):
         _collect(model, linked)
+    for action in registry():
+        for hint in get_type_hints(action.request).values():
+            _collect(hint, linked)
     linked.pop(models.Empty, None)
     linked[Error] = None
     return "\n".join(_model(model) for model in sorted(linked, key=lambda model: model.__name__))

@@ -53,7 +53,7 @@ _ORDER: Final = (
     *("mute", "set_role", "kick", "ban", "get_bans", "unban"),
 )
 """The order within the folders. The others follow, then those of `_LAST`."""
-_LAST: Final = ("delete", "change_password", "logout", "deactivate", "messenger_logout")
+_LAST: Final = ("delete", "change_password", "logout", "deactivate", "delete_account", "messenger_logout")
 _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "create": {"is_private": True},
     "subscribe connect_to_room unsubscribe": {"topic_name": "public"},
@@ -63,7 +63,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "set_title": {"room_id": "{{groupId}}", "topic_name": None},
     "add_member remove_member": {"room_id": "{{groupId}}", "username": "satoshi"},
     "join_by_link delete_invitation_link": {"code": "{{code}}"},
-    "edit react delete append finish stop": {"message_id": "{{messageId}}"},
+    "edit react delete append finish stop report": {"message_id": "{{messageId}}"},
     "read": {"seq": 1},
     "register login": {"username": "memoor"},
     "get_profile admin_disable_user admin_enable_user": {"username": "diego"},

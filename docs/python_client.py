@@ -112,7 +112,9 @@ def _type(hint: Any) -> str:
         return "None"
     if hint == JsonValue:
         return "JsonValue"
-    if isinstance(hint, type) and issubclass(hint, (StrEnum, BaseModel)):
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return "dict[str, Any]"
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
         return f"models.{hint.__name__}"
     return {str: "str", int: "int", bool: "bool", Any: "Any"}[hint]
 

@@ -18,14 +18,16 @@ from tidings.contract.models import (
     Published,
     PublishedEvents,
     Receipts,
+    Reports,
     Role,
     Room,
     SearchResults,
     Sessions,
     Usernames,
+    Users,
     View,
 )
-from tidings_chat import render
+from tidings_chat import arguments, render
 from tidings_chat.arguments import conversation, duration, number, number_and_text, seconds, username, words
 from tidings_chat.errors import InvalidCommand
 from tidings_chat.registry import CommandContext, CommandTable
@@ -212,10 +214,16 @@ async def receipts(context: CommandContext, _: str) -> None:
     context.show(render.receipts(receipts_), views=receipts_)
 
 
-@_command("whois", "USER", "show whether a user is online", group=_PEOPLE)
-async def whois(context: CommandContext, rest: str) -> None:
+@_command("who", "USER", "show a user's name, status, and whether they are online", group=_PEOPLE)
+async def who(context: CommandContext, rest: str) -> None:
     profile = await _ask(context, Profile, "get_profile", {"username": username(rest)})
     context.show(render.profile(profile, context.account.username), views=[profile])
+
+
+@_command("people", "[QUERY]", "list the users; those whose names have words that begin so", group=_PEOPLE)
+async def people(context: CommandContext, rest: str) -> None:
+    page = await _ask(context, Users, "get_users", {"query": rest})
+    context.show(render.people(page.users, context.account.username, more=page.next is not None), views=page.users)
 
 
 @_command("block", "USER", "refuse messages and invitations from a user", group=_PEOPLE)
@@ -266,6 +274,30 @@ async def bans(context: CommandContext, _: str) -> None:
     context.show(render.bans(page.bans, more=page.next is not None), views=page.bans)
 
 
+@_command("report", "N REASON", "tell the moderators of a message", group=_MODERATION, needs_room=True)
+async def report(context: CommandContext, rest: str) -> None:
+    reference, reason = number_and_text(rest, "/report N REASON")
+    message = await context.message(reference)
+    await context.ask("report", {"message_id": message.id, "reason": reason})
+    context.show(render.note(f"the moderators are told of what {message.sender} wrote"))
+
+
+@_command("reports", "", "list the messages that were reported here", group=_MODERATION, needs_room=True)
+async def reports(context: CommandContext, _: str) -> None:
+    page = await _ask_in_room(context, Reports, "get_reports", limit=500)
+    context.show(render.reports(page.reports), views=page.reports)
+
+
+@_command("close", "N", "close a report, by its number in /reports", group=_MODERATION, needs_room=True)
+async def close(context: CommandContext, rest: str) -> None:
+    which = number(rest)
+    page = await _ask_in_room(context, Reports, "get_reports", limit=500)
+    if not 0 < which <= len(page.reports):
+        raise InvalidCommand(f"there is no report {which}: /reports lists them")
+    await context.ask("close_report", {"report_id": page.reports[which - 1].report_id})
+    context.show(render.note("the report is closed"))
+
+
 @_command(
     "mute",
     "USER [TIME]",
@@ -291,6 +323,26 @@ async def role(context: CommandContext, rest: str) -> None:
 
 
 # The user's account
+
+
+async def _set_profile(context: CommandContext, **fields: Any) -> None:
+    profile = Profile.model_validate(await context.ask("set_profile", fields), extra="ignore")
+    context.show(render.profile(profile, context.account.username), views=[profile])
+
+
+@_command("name", "[TEXT]", "show this name beside your username; without TEXT none", group=_ACCOUNT)
+async def name(context: CommandContext, rest: str) -> None:
+    await _set_profile(context, display_name=rest or None)
+
+
+@_command("status", "[[EMOJI] TEXT [for TIME]]", "show others what you do; without TEXT nothing", group=_ACCOUNT)
+async def status(context: CommandContext, rest: str) -> None:
+    await _set_profile(context, status=arguments.status(rest) if rest else None)
+
+
+@_command("dnd", "TIME|off", "do not disturb: the terminal does not ring, and others see it", group=_ACCOUNT)
+async def dnd(context: CommandContext, rest: str) -> None:
+    await _set_profile(context, do_not_disturb=None if rest == "off" else seconds(rest))
 
 
 @_command("sessions", "", "list where you are signed in", group=_ACCOUNT)
@@ -323,6 +375,16 @@ async def passwd(context: CommandContext, _: str) -> None:
 @_command("deactivate", "", "close your account; what you sent stays", group=_ACCOUNT)
 async def deactivate(context: CommandContext, _: str) -> None:
     await context.ask("deactivate", {"password": await context.read_secret("Your password, to close the account")})
+
+
+@_command(
+    "delete-account", "[messages]", "delete your account for ever; `messages`: what you sent, too", group=_ACCOUNT
+)
+async def delete_account(context: CommandContext, rest: str) -> None:
+    if rest not in ("", "messages"):
+        raise InvalidCommand("/delete-account, or /delete-account messages")
+    password = await context.read_secret("Your password, to delete the account for ever")
+    await context.ask("delete_account", {"password": password, "messages": "delete" if rest else "keep"})
 
 
 @_command("pending", "[DEVICE]", "list what a device has not received; default: this device", group=_ACCOUNT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -51,6 +52,20 @@ def duration(length: int) -> str:
         if length >= _UNITS[unit] and length % _UNITS[unit] == 0:
             return f"{length // _UNITS[unit]} {unit}"
     return f"{length} s"
+
+
+_EXPIRY: Final = re.compile(r"(?:^|\s)for\s+(\d{1,9}[smhdw])$")
+
+
+def status(rest: str) -> dict[str, Any]:
+    """`[EMOJI] TEXT [for TIME]` as a status of `set_profile`."""
+    expiry = _EXPIRY.search(rest)
+    text = rest[: expiry.start()].strip() if expiry else rest
+    first, _, others = text.partition(" ")
+    fields: dict[str, Any] = {"text": text}
+    if first and unicodedata.category(first[0]) == "So":  # the emoji; a keycap begins with a digit, and is text
+        fields = {"text": others.strip(), "emoji": first}
+    return fields | ({"expires_in": seconds(expiry[1])} if expiry else {})
 
 
 def conversation(rest: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from rich.console import RenderableType
 
 from tidings.contract.events import Ready, RoomAdded, RoomRemoved
-from tidings.contract.models import History, Message, Room, View
+from tidings.contract.models import History, Message, Profile, Room, View
 from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.arguments import find_message
@@ -114,6 +114,8 @@ class Chat:
         if name == "connect":
             with contextlib.suppress(Offline, Refused):  # the next connect loads them
                 await self.rooms.load(self.client.ask)
+                own = await self.ask("get_profile", {"username": self.account.username})
+                self.display.quiet_until = Profile.model_validate(own, extra="ignore").do_not_disturb_until
             async for entry in self._position.not_shown():
                 await self._show(entry.name, entry.data)
         elif name == "reset" and "event" not in data:  # an application's event may have this name, too

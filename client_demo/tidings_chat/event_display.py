@@ -11,6 +11,7 @@ from tidings.contract.events import (
     MessageAppend,
     MessageChanged,
     Presence,
+    ProfileChanged,
     Ready,
     RoomAdded,
     RoomChanged,
@@ -18,7 +19,7 @@ from tidings.contract.events import (
     RoomRemoved,
     TypingNow,
 )
-from tidings.contract.models import ApplicationEvent, Message, Posting, Receipt, Room, RoomKind, View
+from tidings.contract.models import ApplicationEvent, Message, Posting, Receipt, Room, RoomKind, View, timestamp
 from tidings_chat import render
 from tidings_chat.message_cache import MessageCache
 from tidings_chat.navigation import Navigation
@@ -57,6 +58,8 @@ class EventDisplay:
         self._roster = roster
         self._keys = keys
         self._bell = bell
+        self.quiet_until: str | None = None
+        """The end of the user's do-not-disturb; timestamps of the wire compare as texts."""
         self._rang_at = 0.0
         self._day = ""
         self._greeted = False
@@ -91,6 +94,8 @@ class EventDisplay:
                 self._roster.set_receipt(receipt)
             case Presence() as presence:
                 self._show_presence(presence)
+            case ProfileChanged() as profile:
+                self._show_profile(profile)
             case View():
                 pass
         self._screen.redraw()
@@ -154,9 +159,10 @@ class EventDisplay:
         self._screen.print(render.message(message, self._me, room, replied))
 
     def _ring_for(self, message: Message) -> None:
-        """Ring for a mention or a direct message, at most once a second."""
+        """Ring for a mention or a direct message, at most once a second, and not while the user is not disturbed."""
         now = time.monotonic()
-        if self._bell and self._is_personal(message) and now - self._rang_at > _BELL_EVERY:
+        is_quiet = (self.quiet_until or "") > timestamp(time.time_ns() // 1_000_000)
+        if self._bell and not is_quiet and self._is_personal(message) and now - self._rang_at > _BELL_EVERY:
             self._rang_at = now
             self._screen.bell()
 
@@ -226,6 +232,13 @@ class EventDisplay:
         current = self._navigation.current
         if current and current.title == f"@{presence.username}":
             self._screen.print(render.note(f"{presence.username} is {'online' if presence.online else 'offline'}"))
+
+    def _show_profile(self, profile: ProfileChanged) -> None:
+        if profile.username == self._me:
+            self.quiet_until = profile.do_not_disturb_until
+        current = self._navigation.current
+        if current and current.title == f"@{profile.username}":
+            self._screen.print(render.note(f"{profile.username}{render.shown(profile) or '  has no status now'}"))
 
     def show_reset(self, room_id: str) -> None:
         self._messages.forget(room_id)

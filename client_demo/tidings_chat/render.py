@@ -19,7 +19,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from tidings.contract.events import MemberChange, MemberChanged, RoomEntry
+from tidings.contract.events import MemberChange, MemberChanged, ProfileChanged, RoomEntry
 from tidings.contract.models import (
     ApplicationEvent,
     Ban,
@@ -31,6 +31,7 @@ from tidings.contract.models import (
     PendingRoom,
     Profile,
     Receipt,
+    Report,
     Room,
     Session,
     Snippet,
@@ -296,6 +297,7 @@ def members(member_list: Iterable[Member], me: str) -> RenderableType:
             name(member.username, me),
             Text(role, style="yellow"),
             Text(_presence(member), style="dim"),
+            Text(shown(member).strip()),
         )
     return table
 
@@ -322,7 +324,30 @@ def _presence(user: Member | Profile) -> str:
 
 def profile(profile: Profile, me: str) -> RenderableType:
     row = dot(profile.online).append(" ").append_text(name(profile.username, me))
-    return row.append(f"  {_presence(profile)}, registered {moment(profile.created_at)}", style="not bold dim white")
+    row.append(f"  {_presence(profile)}, registered {moment(profile.created_at)}", style="not bold dim white")
+    return row.append(shown(profile), style="not bold not dim default")
+
+
+def people(profiles: Iterable[Profile], me: str, *, more: bool) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for user in profiles:
+        table.add_row(dot(user.online), name(user.username, me), Text(shown(user).strip()))
+    if not table.row_count:
+        return note("nobody found")
+    if more:
+        table.add_row("", "… and more")
+    return table
+
+
+def shown(user: Member | Profile | ProfileChanged) -> str:
+    """The display name, the status and do-not-disturb, each after two spaces."""
+    parts = [user.display_name]
+    if user.status:
+        status = f"{user.status.emoji or ''} {user.status.text}".strip()
+        parts.append(status + (f" (until {moment(user.status.until)})" if user.status.until else ""))
+    if user.do_not_disturb_until:
+        parts.append(f"do not disturb until {moment(user.do_not_disturb_until)}")
+    return "".join(f"  {visible(part)}" for part in parts if part)
 
 
 def bans(ban_list: Sequence[Ban], *, more: bool) -> RenderableType:
@@ -334,6 +359,16 @@ def bans(ban_list: Sequence[Ban], *, more: bool) -> RenderableType:
         table.add_row("", name(ban.username), Text(until, style="dim"))
     if more:
         table.add_row("", "… and more")
+    return table
+
+
+def reports(report_list: Sequence[Report]) -> RenderableType:
+    if not report_list:
+        return note("no message is reported")
+    table = Table.grid(padding=(0, 2))
+    for number, report in enumerate(report_list, 1):
+        table.add_row(str(number), name(report.message.sender), Text(visible(report.content, keep="\n\t")))
+        table.add_row("", "", Text(visible(f"{report.username}: {report.reason}"), style="dim"))
     return table
 
 

@@ -46,6 +46,8 @@ class Name(Base, table=True):
 
 
 class User(Base, table=True):
+    __table_args__: ClassVar[Any] = (Index("ix_user_directory", "username_key", "words"),)
+
     id: int | None = _key(default=None, primary_key=True)
     username: str = Field(description="As registered and shown")
     username_key: str = Field(unique=True, description="The key for look-ups: `tidings_db.names.username_key`")
@@ -61,6 +63,20 @@ class User(Base, table=True):
         default=False, sa_column_kwargs={"server_default": text("false")}, description="The user of a key"
     )
     display_name: str | None = Field(default=None, description="Shown; the username stays the name")
+    status_text: str | None = Field(default=None, description="None: no status")
+    status_emoji: str | None = None
+    status_until: int | None = _ms(default=None, description="None: until it is changed")
+    do_not_disturb_until: int | None = _ms(default=None)
+    words: str = Field(
+        default="",
+        sa_column_kwargs={"server_default": text("''")},
+        description="Of the username and the display name, folded, each after a space: for the directory",
+    )
+    deletion: str | None = Field(
+        default=None,
+        description="While the account is being deleted: whether to `keep` or `delete` its messages, a space, and the"
+        " name that it gets",
+    )
     issuer: str | None = Field(
         default=None, description="The issuer of the external token that made the user; None: made on this server"
     )
@@ -346,6 +362,20 @@ class ConsumerCursor(Base, table=True):
     )
 
 
+class Report(Base, table=True):
+    """A message that a member has brought to the moderators, until one of them closes the report."""
+
+    __table_args__: ClassVar[Any] = (Index("uq_report_message_user", "room_id", "seq", "user_id", unique=True),)
+
+    id: str = Field(primary_key=True, description="Like `entry.message_id`: sorted by time")
+    room_id: int = _key(foreign_key="room.id")
+    seq: int = _ms(description="Of the message")
+    user_id: int = _key(foreign_key="user.id", index=True, description="The member who reported it")
+    reason: str = Field(sa_type=Text)
+    content: str = Field(sa_type=Text, description="That of the message when it was reported")
+    created_at: int = _ms()
+
+
 class Webhook(Base, table=True):
     """An address to which the entries of rooms are sent. Its cursors are those of the consumer `webhook:<id>`."""
 
@@ -486,6 +516,7 @@ cursors = _table(Cursor)
 read_markers = _table(ReadMarker)
 echo_entries = _table(EchoEntry)
 consumer_cursors = _table(ConsumerCursor)
+reports = _table(Report)
 webhooks = _table(Webhook)
 instances = _table(Instance)
 witnesses = _table(Witness)

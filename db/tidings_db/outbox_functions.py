@@ -13,7 +13,7 @@ _STATEMENTS = (
     # `data` is text, and not json: a driver may declare its parameters as text, which PostgreSQL does not convert to
     # json. So the JSON is also kept as given. `$.**{100}`: values within 100 lists and objects.
     f"""
-CREATE FUNCTION tidings_publish(room text, event text, data text, client_id text DEFAULT NULL) RETURNS void
+CREATE OR REPLACE FUNCTION tidings_publish(room text, event text, data text, client_id text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_column
 DECLARE
@@ -26,8 +26,8 @@ BEGIN
             HINT = 'A letter, then up to 63 of: letters of ASCII, digits, _ . : -';
     END IF;
     IF tidings_publish.event = ANY('{{ready, message, message_edited, message_deleted, reaction, member, room_added,
-        room_removed, room_changed, typing, presence, receipt, closing, message_append, message_finished, connect,
-        connect_error, disconnect, disconnecting, newListener, removeListener}}') THEN
+        room_removed, room_changed, typing, presence, profile, receipt, reported, closing, message_append,
+        message_finished, connect, connect_error, disconnect, disconnecting, newListener, removeListener}}') THEN
         RAISE EXCEPTION 'a reserved name of an event: %', tidings_publish.event
             USING ERRCODE = 'reserved_name', HINT = 'Choose another name, with a prefix of your own.';
     END IF;
@@ -68,7 +68,7 @@ $$""",
     f"REVOKE ALL ON FUNCTION {SIGNATURE} FROM PUBLIC",
     # The lock is held until the commit is visible. NOTIFY takes one of its own then, so it costs little more.
     f"""
-CREATE FUNCTION tidings_order_outbox() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE OR REPLACE FUNCTION tidings_order_outbox() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock({_LOCK});
     UPDATE outbox SET id = nextval('outbox_id_seq') WHERE id = NEW.id;
@@ -76,6 +76,7 @@ BEGIN
 END
 $$""",
     "REVOKE ALL ON FUNCTION tidings_order_outbox() FROM PUBLIC",
+    "DROP TRIGGER IF EXISTS outbox_order ON outbox",
     "CREATE CONSTRAINT TRIGGER outbox_order AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
     " EXECUTE FUNCTION tidings_order_outbox()",
     # The schema of the tables: nothing that the caller has in another one can take their place.
@@ -88,7 +89,7 @@ END $$""",
 
 
 def create(conn: Connection) -> None:
-    """Create the functions, after the table `outbox`. On SQLite there are none."""
+    """Create the functions, after the table `outbox`, or replace them. On SQLite there are none."""
     if conn.dialect.name == "postgresql":
         for statement in _STATEMENTS:
             conn.exec_driver_sql(statement)

@@ -48,6 +48,7 @@ from tidings.gateways.socketio import SocketIOGateway
 from tidings.gateways.websocket import JsonCodec, PlainClient
 from tidings.gateways.websocket_client import WebSocketGateway
 from tidings.log.cursors import Cursors
+from tidings.log.deletion import Deletions
 from tidings.log.epochs import MARK_S, Epochs, MarkFile
 from tidings.log.health import Health
 from tidings.log.indexer import Indexer
@@ -180,6 +181,7 @@ class Node:
             is_shared=self.cluster.is_shared,
         )
         self.retention, self.purge = make_maintenance(settings, options, self.database, self.delivery, quotas)
+        self.deletions = Deletions(self.database, self.journal, options.retention_s)
         self.echo = EchoChannel(self.journal, settings.echo_upstream, **options.echo)
         self.parts = Parts(
             self.database,
@@ -198,7 +200,9 @@ class Node:
                 self.cluster,
             ),
             self.authors,
+            self.deletions,
             Limits({kind: settings.rates[kind] for kind in Limit}) if settings.limited else None,
+            closed_directory=settings.directory == "closed",
         )
         self.dispatcher = Dispatcher(registry, unavailable=(StoreUnavailable,), metrics=self.metrics, logs=self.logs)
         self.application_users = ApplicationUsers(self.parts, self.dispatcher, self.database, options.session_check_s)
@@ -225,6 +229,7 @@ class Node:
             "the check of applications' users": self.application_users,
             "retention": self.retention,
             "the purge": self.purge,
+            "the deletion of accounts": self.deletions,
             "the end of silent streams": self.interruptions,
             "the trim of memory": self.memory_trim,
         }

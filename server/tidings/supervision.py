@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -138,6 +139,7 @@ class Periodic(ABC):
         self._logger = logger
         self._failed = failed
         self._stopping = asyncio.Event()
+        self._due = asyncio.Event()
         self.loop = Loop(logger.name, self._run)
 
     async def start(self) -> None:
@@ -146,18 +148,23 @@ class Periodic(ABC):
     async def stop(self) -> None:
         """End after the current round; a long round should check `_stopping`."""
         self._stopping.set()
+        self._due.set()
         await self.loop.ended()
+
+    def hurry(self) -> None:
+        """Begin the next round now, or after the current one."""
+        self._due.set()
 
     @abstractmethod
     async def _round(self) -> None: ...
 
     async def _run(self) -> None:
         while True:
-            try:
-                await asyncio.wait_for(self._stopping.wait(), self._interval_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), self._interval_s)
+            if self._stopping.is_set():
                 return
-            except TimeoutError:
-                pass
+            self._due.clear()
             try:
                 await self._round()
             except StoreUnavailable:

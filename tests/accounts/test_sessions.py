@@ -41,7 +41,15 @@ async def test_register_login_me_refresh_and_logout_over_http(server: RunningNod
     assert registered.status_code == 201
     assert registered.json().keys() == {"token", "expires_at", "user"}
     profile = registered.json()["user"]
-    assert profile.keys() == {"username", "online", "last_seen", "created_at", "display_name"}
+    assert profile.keys() == {
+        "username",
+        "online",
+        "last_seen",
+        "created_at",
+        "display_name",
+        "status",
+        "do_not_disturb_until",
+    }
     assert (profile["username"], profile["online"], profile["last_seen"]) == ("Omar", False, None)
 
     login = await http.post("/api/login", json={"username": "omar", "password": PASSWORD})

@@ -57,6 +57,30 @@ async def test_commands_take_effect_on_a_running_server(serve: Start, command: R
         assert await _login(server.url, "diego", "another password") == 200
 
 
+async def test_users_are_listed_with_what_operators_ask_for_and_keys_are_not(command: Run) -> None:
+    for name in ("omar", "diego"):
+        await command("user", "add", name, "--password-stdin", stdin=f"{PASSWORD}\n")
+    await command("user", "disable", "diego")
+    await command("user", "admin", "omar")
+    await command("key", "create", "backend", "--scope", "read")
+    table = [line.split() for line in (await command("user", "list")).out.splitlines()]
+    assert table[0] == ["username", "display", "name", "created", "last", "seen", "disabled", "admin"]
+    assert [(row[0], row[-2], row[-1]) for row in table[1:]] == [("diego", "yes", "no"), ("omar", "no", "yes")]
+    listed = [json.loads(line) for line in (await command("user", "list", "--json")).out.splitlines()]
+    created = {row[0]: row[2] for row in table[1:]}
+    assert listed == [
+        {
+            "username": name,
+            "display_name": None,
+            "created_at": created[name],
+            "last_seen": None,
+            "disabled": name == "diego",
+            "admin": name == "omar",
+        }
+        for name in ("diego", "omar")
+    ]
+
+
 async def test_commands_appoint_administrators_and_enable_users(serve: Start, command: Run) -> None:
     server = await serve()
     for name in ("omar", "diego"):

@@ -298,6 +298,54 @@ async def test_the_terminal_rings_only_for_mentions_and_direct_messages(terminal
     assert "\x07" not in lucia.text
 
 
+async def test_a_terminal_that_must_not_disturb_rings_only_after_it_was_told_so(
+    terminals: Terminals, people: People
+) -> None:
+    await people.topic("noticias", "omar", "diego")
+    await people.ask("diego", "PUT", "/api/me", do_not_disturb=3600)
+    diego = terminals.open("diego")
+    await diego.sees("/help lists the commands, Tab")
+    await people.send("omar", "noticias", "@diego: later")
+    await diego.sees("@diego: later")
+    diego.type("/dnd off")
+    await diego.sees("diego +(online|last seen)")
+    assert "\x07" not in diego.text
+    await people.send("omar", "noticias", "@diego: now")
+    await diego.sees("\x07")
+
+
+async def test_people_see_what_others_show_of_themselves(terminals: Terminals, people: People) -> None:
+    await people.topic("noticias", "omar", "diego")
+    omar, diego = terminals.open("omar"), terminals.open("diego")
+    for terminal in (omar, diego):
+        await terminal.sees("/help lists the commands, Tab")
+    diego.type("/msg omar hello")
+    await omar.sees("diego hello")
+    omar.type("/open diego")
+    await omar.sees("@diego ›")
+    for line, shown in (
+        ("/name Diego Pérez", "Diego Pérez"),
+        ("/status 🌴 waiting for summer for 2h", r"Diego Pérez  🌴 waiting for summer \(until \d\d \w+ \d\d:\d\d\)"),
+        ("/status in a meeting", "Diego Pérez  in a meeting"),
+        ("/dnd 1h", r"in a meeting  do not disturb until \d\d"),
+    ):
+        diego.type(line)
+        await diego.sees(f"registered .*{shown}")
+        await omar.sees(f"diego  .*{shown}")
+    for line, answer in (
+        ("/who @diego", r"● diego  online, registered .*  Diego Pérez  in a meeting  do not disturb"),
+        ("/people per", r"● +diego +Diego Pérez"),
+        ("/people nobody", "nobody found"),
+        ("/dnd later", "later is not a time"),
+        ("/name " + "x" * 65, r"\(invalid\)"),
+    ):
+        omar.type(line)
+        await omar.sees(answer)
+    for line in ("/name", "/status", "/dnd off"):
+        diego.type(line)
+    await omar.sees("diego  has no status now")
+
+
 async def test_a_message_that_streams_is_printed_once_when_it_is_finished(
     terminals: Terminals, people: People
 ) -> None:

@@ -21,7 +21,7 @@ from tidings_chat.shortcuts import suggestions
         ("/nothing", []),
         ("/react 1 ", ["❤️", "🎉", "👀", "👍", "😂", "🙏"]),
         ("@di", ["@diego"]),
-        ("/whois di", ["diego"]),
+        ("/who di", ["diego"]),
     ],
 )
 def test_tab_suggests_the_commands_emojis_and_users_that_fit(line: str, completed: list[str]) -> None:

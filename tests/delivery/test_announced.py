@@ -13,7 +13,7 @@ import pytest
 from tests.delivery.support import RecordingLink
 from tests.support.client import DEADLINE_S
 from tidings.auth.principal import Principal
-from tidings.fanout.announcer import CONNECTIONS_PER_TURN, Announcer, UserPresence
+from tidings.fanout.announcer import CONNECTIONS_PER_TURN, Announcer, UserChange
 from tidings.fanout.connection import Batch, Connection
 from tidings.fanout.live_room import LiveRoom
 from tidings.transport.socketio_codecs import TextCodec
@@ -73,11 +73,7 @@ class Crowd:
 
     def change(self, users: Sequence[int], online: bool, hidden_from: frozenset[int] = frozenset()) -> None:
         for key in self.rooms:
-            changes = [
-                UserPresence(n, {"username": f"user{n}", "online": online, "last_seen": None}, hidden_from)
-                for n in users
-                if key in rooms_of(n)
-            ]
+            changes = [presence_of(n, online=online, hidden_from=hidden_from) for n in users if key in rooms_of(n)]
             self.announcer.collect(key, changes)
 
     def changes_of(self, n: int) -> list[tuple[str, bool]]:
@@ -88,6 +84,12 @@ class Crowd:
             await self.announcer.written()
 
 
+def presence_of(n: int, *, online: bool, hidden_from: frozenset[int] = frozenset()) -> UserChange:
+    username = f"user{n}"
+    payload = {"username": username, "online": online, "last_seen": None}
+    return UserChange(n, username, [("presence", payload)], hidden_from)
+
+
 def rooms_of(n: int) -> set[int]:
     return {1 + n % ROOMS, 1 + (n + 1) % ROOMS}
 
@@ -96,9 +98,7 @@ async def test_each_arrival_is_encoded_once_and_written_once_to_each_member() ->
     crowd = Crowd(300)
     arrivals = range(100, 200)
     # `PresenceTracker` passes one change object for all rooms of a user.
-    changes = {
-        n: UserPresence(n, {"username": f"user{n}", "online": True, "last_seen": None}, frozenset()) for n in arrivals
-    }
+    changes = {n: presence_of(n, online=True) for n in arrivals}
     for key in crowd.rooms:
         crowd.announcer.collect(key, [change for n, change in changes.items() if key in rooms_of(n)])
     await crowd.settled()

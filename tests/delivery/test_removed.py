@@ -12,7 +12,7 @@ from tests.delivery.gate import Gate
 from tests.delivery.support import Reader, fill, make_topic, principal, reader, rest, seqs
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
-from tidings.fanout.announcer import UserPresence
+from tidings.fanout.announcer import UserChange
 from tidings.log.memberships import KickMember
 from tidings.log.messages import AppendMessage
 from tidings.log.notices import Appended, Joined, Left, Personal, Transient
@@ -118,7 +118,7 @@ async def test_presence_published_in_the_step_of_a_removal_precedes_it(server: R
         key = hub.key(room_id)
         assert key is not None
         offline = {"username": "diego", "online": False, "last_seen": "2026-01-01T00:00:00.000Z"}
-        hub.announcer.collect(key, [UserPresence(her.user_key, offline, frozenset())])
+        hub.announcer.collect(key, [UserChange(her.user_key, "diego", [("presence", offline)], frozenset())])
         server.node.delivery.receive(Left(him.user_key, key, room_id, "left", 1))
         await omar.ask("get_rooms")
         assert offline in omar.of("presence")

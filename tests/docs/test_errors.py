@@ -29,7 +29,7 @@ NOBODY, MYSELF, OMAR = {"username": "nobody"}, {"username": "diego"}, {"username
 LONG = "x" * (MAX_CONTENT + 1)
 DEEP = reduce(lambda inner, _: [inner], range(MAX_DEPTH), [])
 DIRECT, SECRET, FULL = "<direct>", "<secreto>", "<full>"
-OF_OMAR, OWN, DELETED, UNSEEN = "<of omar>", "<own>", "<deleted>", "<unseen>"
+OF_OMAR, OWN, DELETED, UNSEEN, REPORTED = "<of omar>", "<own>", "<deleted>", "<unseen>", "<reported>"
 OWN_STREAM, LONGEST = "<own stream>", "<longest>"
 FULL_OF_EMOJIS, BEFORE_MUTE, OWN_BEFORE_MUTE, TO_SATOSHI = "<emojis>", "<before>", "<own before>", "<to satoshi>"
 INTO_CORRO, INTO_VEDADO, INTO_FULL = "<into corro>", "<into vedado>", "<into full>"
@@ -107,6 +107,11 @@ OWN_REASONS: dict[str, Refusals] = {
         ErrorCode.NOT_FOUND: [{"message_id": DELETED}],
         ErrorCode.TOO_LARGE: [{"message_id": FULL_OF_EMOJIS}],
     },
+    "report": {
+        ErrorCode.INVALID: [{"message_id": OWN}, {"message_id": DELETED}],
+        ErrorCode.CONFLICT: [{"message_id": REPORTED}],
+    },
+    "close_report": {ErrorCode.NOT_FOUND: [{"report_id": "none"}]},
     "search": {ErrorCode.INVALID: [{"query": "?!"}], ErrorCode.NOT_FOUND: [{"before": "none"}]},
     "typing": {ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}]},
     "get_rooms": {ErrorCode.NOT_FOUND: [{"after": SECRET}, {"after": "nothing"}]},
@@ -214,6 +219,8 @@ async def _set_up(node: RunningNode, omar: Client, diego: Client, satoshi: Clien
         await omar.ask("create", topic_name=name)
         await diego.ask("subscribe", topic_name=name)
     ids[OF_OMAR] = (await omar.ask("message", topic_name="sala", content="x"))["id"]
+    ids[REPORTED] = (await omar.ask("message", topic_name="sala", content="x"))["id"]
+    await diego.ask("report", message_id=ids[REPORTED], reason="x")
     ids[DELETED] = (await diego.ask("message", topic_name="sala", content="x"))["id"]
     await diego.ask("delete", message_id=ids[DELETED])
     await satoshi.ask("subscribe", topic_name="sala")
@@ -294,6 +301,7 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
         await node.node.database.write(lambda conn: users.set_admin(conn, omar.key, True))
         await ask("admin_get_users", "/api/admin/users", "diego", "GET")
         await ask("admin_get_topics", "/api/admin/topics", "diego", "GET")
+        await ask("admin_get_reports", "/api/admin/reports", "diego", "GET")
         for caller, user in (("diego", "omar"), ("omar", "omar"), ("omar", "nobody")):
             await ask("admin_disable_user", f"/api/admin/users/{user}/disable", caller)
             await ask("admin_enable_user", f"/api/admin/users/{user}/enable", caller)
@@ -337,7 +345,9 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
         for _ in range(11):
             await ask("change_password", "/api/me/password", "ana", password="wrong", new_password=PASSWORD)
             await ask("deactivate", "/api/me/deactivate", "ana", password="wrong")
+            await ask("delete_account", "/api/me/delete", "ana", password="wrong")
         await ask("deactivate", "/api/me/deactivate", "satoshi", password="wrong")
+        await ask("delete_account", "/api/me/delete", "satoshi", password="wrong")
         eva, auth = await node.node.auth.authenticate(tokens["eva"]), node.node.auth
         checked = await auth.check_password(eva, PASSWORD)
         await ask("change_password", "/api/me/password", "eva", password=PASSWORD, new_password="another password")

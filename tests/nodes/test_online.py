@@ -78,6 +78,28 @@ async def test_a_user_is_online_on_every_node_while_any_connection_lives(nodes: 
             await known(client, "diego", online=False)
 
 
+async def test_a_profile_reaches_members_and_the_own_connections_on_every_node_but_no_blocked_one(
+    nodes: list[RunningNode],
+) -> None:
+    first, second = nodes
+    omar, diego, eva = [await first.register(name) for name in ("omar", "diego", "eva")]
+    await make_topic(first.url, omar, "noticias", diego, eva)
+    async with AsyncExitStack() as stack:
+        there = [await stack.enter_async_context(connected(second.url, token)) for token in (omar, diego, eva)]
+        async with rest(first.url, omar) as http:  # without a connection to its node
+            await http.post("/api/blocks", json={"username": "eva"})
+            await there[2].event("profile")
+            await http.put("/api/me", json={"status": {"text": "here"}})
+            await http.put("/api/me", json={"status": {"text": "there"}})
+        for client in there[:2]:
+            await client.event("profile", lambda event: (event["status"] or {}).get("text") == "there")
+        async with rest(first.url, diego) as http:
+            await http.put("/api/me", json={"display_name": "Diego"})
+        await there[2].event("profile", lambda event: event["username"] == "diego")
+        assert [event["username"] for event in there[2].of("profile")] == ["omar", "diego"]
+        assert there[2].of("profile")[0]["status"] is None
+
+
 async def test_a_user_who_moves_to_another_node_is_told_at_most_once(nodes: list[RunningNode]) -> None:
     first, second = nodes
     omar, diego, eva = [await first.register(name) for name in ("omar", "diego", "eva")]

@@ -69,6 +69,7 @@ ACTS = (
     Act("edit", "edit own", {"content": "y"}, by="own"),
     Act("edit", "nobody", {"content": "y"}, by="theirs"),
     Act("react", "react", {"emoji": "👍"}, by="theirs"),
+    Act("report", "read", {"reason": "an advertisement"}, by="theirs"),
     Act("delete", "delete own", by="own"),
     Act("delete", "delete any", by="theirs"),
     _on("invite", "invite", "guest"),
@@ -83,6 +84,7 @@ ACTS = (
     Act("set_title", "set the title", {"title": "x"}),
     Act("set_posting", "choose who may write", {"posting": "members"}),
     Act("get_bans", "see bans"),
+    Act("get_reports", "see bans"),
     *(
         act
         for user, right in (("target", "moderate"), ("deputy", "moderate moderators"), ("chief", "nobody"))

@@ -94,6 +94,9 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             assert entered["usernames"] == ["diego"]
             assert (await omar.ask("get_profile", username="diego"))["online"] is True
             assert (await omar.ask("me"))["username"] == "omar"
+            shown = await omar.ask("set_profile", display_name="Omar García", status={"text": "here"})
+            assert (await live.event("profile"))["status"] == shown["status"]
+            assert [user["username"] for user in (await other.ask("get_users", query="gar"))["users"]] == ["omar"]
             await server.node.indexer.caught_up()
             found = await other.ask("search", query="REST", topic_name="noticias", limit=1)
             assert [message["id"] for message in found["messages"]] == [sent["id"]]
@@ -124,11 +127,13 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             await other.ask("admin_disable_user", username="omar")
             problem(await omar.raw("login", username="omar", password="another password"), "unauthenticated")
             await other.ask("admin_enable_user", username="omar")
-            await anyone.ask("login", username="omar", password="another password")
+            again = await anyone.ask("login", username="omar", password="another password")
+            gone = Caller(http, again["token"])
+            await gone.ask("delete_account", password="another password")
             await other.ask("deactivate", password=PASSWORD)
             await asyncio.wait_for(live.closed.wait(), 30)
             routed = {action.name for action in ROUTED}
-            assert anyone.asked | omar.asked | other.asked == routed
+            assert anyone.asked | omar.asked | other.asked | gone.asked == routed
 
 
 async def _change_a_message(omar: Caller, diego: Caller, live: Client) -> None:
@@ -154,6 +159,10 @@ async def _converse_and_moderate(omar: Caller, diego: Caller, live: Client) -> N
     await omar.ask("kick", **them)
     assert await live.event("room_removed", lambda e: e["reason"] == "kicked")
     assert (await diego.ask("join_by_link", code=link["code"]))["role"] == "member"
+    theirs = await omar.ask("message", **ref, content="x")
+    assert await diego.ask("report", message_id=theirs["id"], reason="an advertisement") == {}
+    (report,) = (await omar.ask("get_reports", **ref))["reports"]
+    assert await omar.ask("close_report", report_id=report["report_id"]) == {}
     assert await omar.ask("delete_invitation_link", code=link["code"]) == {}
     problem(await diego.raw("join_by_link", code=link["code"]), "not_found")
     await omar.ask("remove_member", **them)
@@ -212,6 +221,7 @@ async def _administrate(diego: Caller, private_id: str) -> None:
     assert [(user["username"], user["admin"]) for user in users_] == [("diego", True), ("omar", False)]
     topics = (await diego.ask("admin_get_topics"))["topics"]
     assert [topic["topic_name"] for topic in topics] == ["noticias", "secreto"]
+    assert await diego.ask("admin_get_reports") == {"reports": [], "next": None}
     link = await diego.ask("create_registration_link", uses=2)
     assert (await diego.ask("get_registration_links", limit=10))["links"] == [
         {name: value for name, value in link.items() if name != "code"}

@@ -214,7 +214,7 @@ async def test_the_migration_marks_the_messages_of_an_older_index(database: Data
                     conn.execute(text("UPDATE search_words SET words = ts_delete(words, :word)"), {"word": word})
         assert all("··" not in word for stored in indexed(conn).values() for word in stored)
         with Operations.context(MigrationContext.configure(conn)):
-            import_module("tidings_db.migrations.versions.r0009_search_marks").upgrade()
+            import_module("tidings_db.migrations.versions.r0008_search_marks").upgrade()
         assert_index_is_of_the_logs(conn)
 
     await database.write(migrated)

@@ -36,6 +36,7 @@ export class Presence {
     const { client } = this;
     const stops = [
       client.on("presence", ({ username, online, last_seen }) => this.change(username, { online, last_seen })),
+      client.on("profile", ({ username, ...shown }) => this.change(username, shown)),
       client.on("member", ({ room_id }) => {
         if (room_id === this.room_id) this.load();
       }),
@@ -71,7 +72,7 @@ export class Presence {
   }
 
   private change(username: string, change: Partial<Member>): void {
-    this.changes.set(username, change);
+    this.changes.set(username, { ...this.changes.get(username), ...change });
     if (this.current.some((member) => member.username === username))
       this.show(this.current.map((member) => (member.username === username ? { ...member, ...change } : member)));
   }

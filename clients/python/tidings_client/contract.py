@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
@@ -86,9 +86,29 @@ class Actions:
         given = {name: value for name, value in fields.items() if value is not LEFT_OUT}
         return read(model, await self._ask(action, given))
 
+    async def set_profile(
+        self,
+        *,
+        display_name: str | None = LEFT_OUT,
+        status: dict[str, Any] | None = LEFT_OUT,
+        do_not_disturb: int | None = LEFT_OUT,
+    ) -> models.Account:
+        """Change the caller's display name, status or do-not-disturb."""
+        return await self._call(
+            models.Account,
+            "set_profile",
+            {"display_name": display_name, "status": status, "do_not_disturb": do_not_disturb},
+        )
+
     async def get_profile(self, *, username: str) -> models.Profile:
         """Get a user's profile."""
         return await self._call(models.Profile, "get_profile", {"username": username})
+
+    async def get_users(
+        self, *, query: str | None = LEFT_OUT, after: str | None = LEFT_OUT, limit: int = LEFT_OUT
+    ) -> models.Users:
+        """Find users by their names, sorted by username; those that are disabled are left out."""
+        return await self._call(models.Users, "get_users", {"query": query, "after": after, "limit": limit})
 
     async def authenticate(self, *, token: str) -> models.Authenticated:
         """Send a fresh token on a live connection, which otherwise closes when its token expires."""
@@ -105,6 +125,10 @@ class Actions:
     async def deactivate(self, *, password: str) -> None:
         """Disable the caller's account until an administrator enables it again. Its messages stay."""
         await self._call(models.Empty, "deactivate", {"password": password})
+
+    async def delete_account(self, *, password: str, messages: Literal["keep", "delete"] = LEFT_OUT) -> None:
+        """Delete the caller's account, for ever: everything personal goes, reactions and memberships included."""
+        await self._call(models.Empty, "delete_account", {"password": password, "messages": messages})
 
     async def get_sessions(self) -> models.Sessions:
         """Get the caller's valid sessions, newest first."""
@@ -362,6 +386,31 @@ class Actions:
     async def clear_pending(self, *, device: str | None = LEFT_OUT, room_id: str | None = LEFT_OUT) -> None:
         """Skip the pending entries of a device, in all rooms or in one: its cursors move to the newest entry."""
         await self._call(models.Empty, "clear_pending", {"device": device, "room_id": room_id})
+
+    async def report(self, *, message_id: str, reason: str) -> None:
+        """Report a message to those who moderate its room, and to the administrators."""
+        await self._call(models.Empty, "report", {"message_id": message_id, "reason": reason})
+
+    async def get_reports(
+        self,
+        *,
+        room_id: str | None = LEFT_OUT,
+        topic_name: str | None = LEFT_OUT,
+        username: str | None = LEFT_OUT,
+        after: str | None = LEFT_OUT,
+        limit: int = LEFT_OUT,
+    ) -> models.Reports:
+        """Get the open reports of messages in a room that the caller moderates, oldest first."""
+        return await self._call(
+            models.Reports,
+            "get_reports",
+            {"room_id": room_id, "topic_name": topic_name, "username": username, "after": after, "limit": limit},
+        )
+
+    async def close_report(self, *, report_id: str) -> None:
+        """Close a report: for those who moderate the message's room, and administrators. The message stays as it
+        is."""
+        await self._call(models.Empty, "close_report", {"report_id": report_id})
 
     async def create(
         self, *, topic_name: str, is_private: bool = LEFT_OUT, posting: models.Posting = LEFT_OUT

@@ -19,10 +19,12 @@ from tidings_db.models import (
     invitation_links,
     members,
     read_markers,
+    reports,
     rooms,
     sessions,
     users,
 )
+from tidings_db.queries.rows import PROFILE_COLUMNS
 
 Key = tuple[int | str, ...]
 
@@ -41,7 +43,10 @@ class Part(NamedTuple):
 
 
 PARTS: Final[Mapping[str, Part]] = {
-    "profile": Part(select(users.c.username, users.c.created_at, users.c.last_seen).where(users.c.id == _USER), ()),
+    "profile": Part(
+        select(users.c.username, users.c.created_at, users.c.last_seen, *PROFILE_COLUMNS).where(users.c.id == _USER),
+        (),
+    ),
     "session": Part(
         select(
             sessions.c.sid.label("session_id"),
@@ -108,6 +113,12 @@ PARTS: Final[Mapping[str, Part]] = {
         .join_from(invitation_links, rooms, rooms.c.id == invitation_links.c.room_id)
         .where(invitation_links.c.user_id == _USER),
         (invitation_links.c.code,),
+    ),
+    "report": Part(
+        select(rooms.c.room_id, reports.c.seq, reports.c.reason, reports.c.created_at)
+        .join_from(reports, rooms, rooms.c.id == reports.c.room_id)
+        .where(reports.c.user_id == _USER),
+        (reports.c.id,),
     ),
     "echo": Part(
         select(echo_entries.c.direction, echo_entries.c.content, echo_entries.c.created_at).where(
@@ -184,7 +195,13 @@ def _select_written(_dialect: str) -> Select[Any]:
     )
 
 
-_LAST = (2**62, 0)
+LAST = (2**62, 0)
+
+
+def end_of_page(conn: Connection, after: tuple[int, int]) -> tuple[int, int]:
+    """The position up to which one page examines the entries of all rooms; `LAST`: there are no more."""
+    row = conn.execute(_END, {"room": after[0], "seq": after[1], "skipped": _SCANNED - 1}).first()
+    return LAST if row is None else (row[0], row[1])
 
 
 def written(conn: Connection, user_key: int, after: tuple[int, int]) -> tuple[list[Written], tuple[int, int] | None]:
@@ -194,8 +211,7 @@ def written(conn: Connection, user_key: int, after: tuple[int, int]) -> tuple[li
     there is no record of the rooms that a user has left.
     """
     start = {"room": after[0], "seq": after[1]}
-    row = conn.execute(_END, {**start, "skipped": _SCANNED - 1}).first()
-    end = _LAST if row is None else (row[0], row[1])
+    end = end_of_page(conn, after)
     written_entries: list[Written] = []
     size = 0
     with stepwise(conn, _select_written, {"user": user_key, **start, "to_room": end[0], "to_seq": end[1]}) as rows:
@@ -204,4 +220,4 @@ def written(conn: Connection, user_key: int, after: tuple[int, int]) -> tuple[li
             if written_entries and size > _BYTES:
                 return written_entries, (written_entries[-1].room_key, written_entries[-1].seq)
             written_entries.append(entry)
-    return written_entries, None if end == _LAST else end
+    return written_entries, None if end == LAST else end

@@ -104,6 +104,8 @@ class Changes:
     """(user, session) that were withdrawn; None: all sessions of the user."""
     blocks: set[tuple[int, int]] = field(default_factory=set)
     """(user, other) of whom the first has blocked or unblocked the second."""
+    profiles: set[int] = field(default_factory=set)
+    """Users who have changed their profile."""
     online: list[OnlineChange] = field(default_factory=list)
     """In the order in which each node has written its own."""
 
@@ -116,6 +118,7 @@ def body(
     gone: Iterable[int] = (),
     sessions: Iterable[tuple[int, int | None]] = (),
     blocks: Iterable[tuple[int, int]] = (),
+    profiles: Iterable[int] = (),
     online: Iterable[OnlineChange] = (),
 ) -> str:
     """The body of a row: JSON with the fields of `Changes` that are not empty.
@@ -129,6 +132,7 @@ def body(
         "gone": list(gone),
         "sessions": list(sessions),
         "blocks": list(blocks),
+        "profiles": list(profiles),
         "online": [list(change) for change in online],
     }
     return orjson.dumps({name: rows for name, rows in changes.items() if rows}).decode()
@@ -141,11 +145,12 @@ def add(
     gone: Iterable[int] = (),
     sessions: Iterable[tuple[int, int | None]] = (),
     blocks: Iterable[tuple[int, int]] = (),
+    profiles: Iterable[int] = (),
     online: Iterable[OnlineChange] = (),
 ) -> None:
     """Tell the other nodes of changes, when the transaction has committed. Nothing on SQLite."""
     if conn.dialect.name != "sqlite":
-        changes = body(members=members, gone=gone, sessions=sessions, blocks=blocks, online=online)
+        changes = body(members=members, gone=gone, sessions=sessions, blocks=blocks, profiles=profiles, online=online)
         on_postgresql(conn, _INSERT, node_of(conn), changes)
 
 
@@ -166,6 +171,7 @@ def merged(bodies: str | None) -> Changes:
         changes.gone.update(row.get("gone", ()))
         changes.sessions.update((user, session) for user, session in row.get("sessions", ()))
         changes.blocks.update((user, other) for user, other in row.get("blocks", ()))
+        changes.profiles.update(row.get("profiles", ()))
         changes.online.extend(OnlineChange(*change) for change in row.get("online", ()))
     changes.members.update((change.room, change.user) for change in changes.memberships if change.change != "role")
     return changes

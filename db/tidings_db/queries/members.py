@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from tidings_db.connections import fetch, on_postgresql
 from tidings_db.models import bans, invitation_links, members, mutes, places, read_markers, rooms, users
-from tidings_db.queries.rows import RoomRow, chunked, insert_or, relation, values_of
+from tidings_db.queries.rows import PROFILE_COLUMNS, RoomRow, chunked, insert_or, relation, values_of
 
 
 class MemberStanding(NamedTuple):
@@ -32,6 +32,10 @@ class MemberRow(NamedTuple):
     muted_until: int | None
     """ms since the epoch; may have passed."""
     display_name: str | None
+    status_text: str | None
+    status_emoji: str | None
+    status_until: int | None
+    do_not_disturb_until: int | None
 
 
 _ROLE = (members.c.room_id, members.c.user_id, members.c.role, members.c.muted_until, members.c.blocked)
@@ -334,7 +338,7 @@ def list_members(conn: Connection, room_key: int, after: str | None, limit: int)
             members.c.role,
             users.c.last_seen,
             members.c.muted_until,
-            users.c.display_name,
+            *PROFILE_COLUMNS,
         )
         .join_from(members, users, users.c.id == members.c.user_id)
         .where(members.c.room_id == room_key)
@@ -343,7 +347,7 @@ def list_members(conn: Connection, room_key: int, after: str | None, limit: int)
     )
     if after is not None:
         statement = statement.where(users.c.username_key > after)
-    return [MemberRow(*row) for row in conn.execute(statement)]
+    return list(map(MemberRow._make, conn.execute(statement)))
 
 
 def usernames(conn: Connection, room_key: int, limit: int, among: Sequence[int] | None = None) -> dict[int, str]:

@@ -17,7 +17,7 @@ from tidings_db.models import (
     read_markers,
     rooms,
 )
-from tidings_db.queries import consumers, search, webhooks
+from tidings_db.queries import consumers, reports, search, webhooks
 from tidings_db.queries.rows import RoomRow
 
 _NEWEST_ROOM = select(func.coalesce(func.max(rooms.c.id), 0))
@@ -69,6 +69,7 @@ def trim(conn: Connection, room: RoomRow, before: int | None, limit: int) -> int
     if trimmed:
         conn.execute(delete(entries).where(entries.c.room_id == room.key, entries.c.seq <= last))
         search.remove(conn, room.key, last)
+        reports.forget(conn, room.key, last)
         conn.execute(update(rooms).where(rooms.c.id == room.key).values(first_seq=last + 1, first_messages=messages))
     return trimmed
 

@@ -26,6 +26,12 @@ class UserRow(NamedTuple):
     service: bool
     """The user of a key."""
     display_name: str | None
+    status_text: str | None
+    """None: no status."""
+    status_emoji: str | None
+    status_until: int | None
+    """ms since the epoch, as `do_not_disturb_until`; both may have passed."""
+    do_not_disturb_until: int | None
 
 
 class RoomRow(NamedTuple):
@@ -102,6 +108,13 @@ stored: Callable[[EntryRow], tuple[Any, ...]] = itemgetter(
 """The values of `STORED`."""
 
 
+PROFILE_COLUMNS = (
+    users.c.display_name,
+    users.c.status_text,
+    users.c.status_emoji,
+    users.c.status_until,
+    users.c.do_not_disturb_until,
+)
 USER_COLUMNS = (
     users.c.id,
     users.c.username,
@@ -111,7 +124,7 @@ USER_COLUMNS = (
     users.c.disabled,
     users.c.admin,
     users.c.service,
-    users.c.display_name,
+    *PROFILE_COLUMNS,
 )
 ROOM_COLUMNS = (
     rooms.c.id,

@@ -15,6 +15,7 @@ from tidings_db.models import blocks, cursors, devices, members, names, sessions
 from tidings_db.names import name_key, skeleton, username_key
 from tidings_db.queries import feed
 from tidings_db.queries.rows import USER_COLUMNS, UserRow, chunked, insert_or, relation, values_of
+from tidings_db.queries.words import directory_words
 
 
 class SessionRow(NamedTuple):
@@ -38,13 +39,13 @@ class SessionRow(NamedTuple):
 def by_key(conn: Connection, username_key: str) -> UserRow | None:
     """A user by the key of their name (`tidings_db.names.username_key`)."""
     row = conn.execute(select(*USER_COLUMNS).where(users.c.username_key == username_key)).first()
-    return None if row is None else UserRow(*row)
+    return None if row is None else UserRow._make(row)
 
 
 def lock(conn: Connection, user_key: int) -> UserRow | None:
     """The current row of a user, locked until the end of the transaction."""
     row = conn.execute(select(*USER_COLUMNS).where(users.c.id == user_key).with_for_update(read=True)).first()
-    return None if row is None else UserRow(*row)
+    return None if row is None else UserRow._make(row)
 
 
 def claim_name(conn: Connection, key: str, kind: str) -> bool:
@@ -83,6 +84,7 @@ def add(
             admin=False,
             issuer=issuer,
             display_name=display_name,
+            words=directory_words(username, display_name),
             service=service,
         )
         .on_conflict_do_nothing()
@@ -95,8 +97,15 @@ def set_password(conn: Connection, user_key: int, password_hash: str) -> None:
     conn.execute(update(users).where(users.c.id == user_key).values(password_hash=password_hash))
 
 
-def set_display_name(conn: Connection, user_key: int, display_name: str | None) -> None:
-    conn.execute(update(users).where(users.c.id == user_key).values(display_name=display_name))
+def set_profile(conn: Connection, user_key: int, changes: Mapping[str, Any]) -> UserRow:
+    """Change the columns of a profile, at least one, which `changes` names; returns the user."""
+    changed = update(users).where(users.c.id == user_key).values(changes).returning(*USER_COLUMNS)
+    user = UserRow._make(conn.execute(changed).one())
+    if "display_name" in changes:
+        found_by = directory_words(user.username, user.display_name)
+        conn.execute(update(users).where(users.c.id == user_key).values(words=found_by))
+    feed.add(conn, profiles=[user_key])
+    return user
 
 
 def set_disabled(conn: Connection, user_key: int, disabled: bool) -> None:
@@ -114,7 +123,42 @@ def page(conn: Connection, after: str | None, limit: int) -> list[UserRow]:
     statement = select(*USER_COLUMNS).order_by(users.c.username_key).limit(limit)
     if after is not None:
         statement = statement.where(users.c.username_key > after)
-    return [UserRow(*row) for row in conn.execute(statement)]
+    return list(map(UserRow._make, conn.execute(statement)))
+
+
+_FEW = 5_000
+
+
+def directory(
+    conn: Connection, beginnings: Collection[str], after: str | None, limit: int, *, beside: int | None
+) -> list[UserRow]:
+    """A page of the users who are neither disabled nor of keys, sorted by username key.
+
+    Reads the index in this order until the page is full, 100,000 users in tens of milliseconds: none finds the begin
+    of any word.
+
+    Args:
+        beginnings: of words (`words.words`), each the begin of a word of the user's names.
+        after: the last key of the previous page.
+        beside: only users who share a room with this one.
+    """
+    statement = (
+        select(*USER_COLUMNS)
+        .where(users.c.disabled.is_(False), users.c.service.is_(False))
+        .where(*(users.c.words.contains(f" {beginning}", autoescape=True) for beginning in beginnings))
+        .order_by(users.c.username_key)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(users.c.username_key > after)
+    if beside is not None:
+        own = members.alias("own_member")
+        sharing = select(members.c.user_id).join(own, own.c.room_id == members.c.room_id)
+        sharing = sharing.where(own.c.user_id == beside)
+        # PostgreSQL would look for a few among all users, in the order of their names.
+        few = conn.scalars(sharing.limit(_FEW + 1)).all()
+        statement = statement.where(users.c.id.in_(set(few) if len(few) <= _FEW else sharing))
+    return list(map(UserRow._make, conn.execute(statement)))
 
 
 def by_keys(conn: Connection, username_keys: Collection[str]) -> dict[str, UserRow]:
@@ -124,27 +168,16 @@ def by_keys(conn: Connection, username_keys: Collection[str]) -> dict[str, UserR
         for key, *row in conn.execute(
             select(users.c.username_key, *USER_COLUMNS).where(users.c.username_key.in_(chunk))
         ):
-            users_by_key[key] = UserRow(*row)
+            users_by_key[key] = UserRow._make(row)
     return users_by_key
 
 
-def usernames(conn: Connection, user_keys: Collection[int]) -> dict[int, str]:
-    """The names of users, by key. Users that do not exist are missing."""
-    found: dict[int, str] = {}
+def by_id(conn: Connection, user_keys: Collection[int]) -> dict[int, UserRow]:
+    """Users by key. Those that do not exist are missing."""
+    found: dict[int, UserRow] = {}
     for chunk in chunked(user_keys):
-        found.update(
-            (key, name)
-            for key, name in conn.execute(select(users.c.id, users.c.username).where(users.c.id.in_(chunk)))
-        )
-    return found
-
-
-def display_names(conn: Connection, user_keys: Collection[int]) -> dict[int, str]:
-    """The display names of users, by key. Users without one are missing."""
-    found: dict[int, str] = {}
-    for chunk in chunked(user_keys):
-        statement = select(users.c.id, users.c.display_name).where(users.c.id.in_(chunk))
-        found.update((key, name) for key, name in conn.execute(statement.where(users.c.display_name.is_not(None))))
+        rows = map(UserRow._make, conn.execute(select(*USER_COLUMNS).where(users.c.id.in_(chunk))))
+        found.update((user.key, user) for user in rows)
     return found
 
 

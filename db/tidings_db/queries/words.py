@@ -82,6 +82,11 @@ def words(text: str) -> list[str]:
     return [word[:MAX_WORD] for word in text.translate(_folded).split()[:MAX_WORDS]]
 
 
+def directory_words(username: str, display_name: str | None) -> str:
+    """The words of a user's names, each after a space, so that ` gar` is in them if a word begins with `gar`."""
+    return "".join(f" {word}" for word in words(f"{username} {display_name or ''}"))
+
+
 class Phrase(NamedTuple):
     """Consecutive words. With `prefix`, the last one is only the begin of a word."""
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from sqlalchemy.engine import Connection as Transaction
 
 from tidings.actions.context import Context
 from tidings.actions.dispatch import action
+from tidings.auth import names
 from tidings.auth.limits import Limit
 from tidings.contract.actions import (
     Authenticate,
     BlockUser,
     ChangePassword,
     Deactivate,
-    GetProfile,
+    DeleteAccount,
     Login,
     NoPayload,
     Register,
     RevokeSession,
 )
 from tidings.contract.errors import ActionError, ErrorCode, invalid
+from tidings.contract.events import Presence, ProfileChanged
 from tidings.contract.models import (
     Account,
     Authenticated,
@@ -33,12 +36,14 @@ from tidings.contract.models import (
     Session,
     Sessions,
     Usernames,
+    Users,
     timestamp,
 )
 from tidings.contract.permissions import KeyScope
+from tidings.contract.profiles import GetProfile, GetUsers, SetProfile, SetStatus
 from tidings.fanout.live_room import PRESENCE_MEMBERS
 from tidings.log.notices import Withdrawn
-from tidings_db.queries import blocks, members, users
+from tidings_db.queries import blocks, members, users, words
 from tidings_db.queries.rows import UserRow
 
 _WRONG_PASSWORD = {
@@ -106,8 +111,46 @@ async def refresh(ctx: Context, req: NoPayload) -> Credentials:
 @action("me", scope=KeyScope.READ, http="GET /api/me", live=False, limit=Limit.READS)
 async def me(ctx: Context, req: NoPayload) -> Account:
     """Get the caller's own profile."""
+    return await _account(ctx)
+
+
+async def _account(ctx: Context) -> Account:
     profile = await ctx.profile(ctx.principal.username)
     return Account(**dict(profile), admin=ctx.principal.admin)
+
+
+@action("set_profile", http="PUT /api/me", limit=Limit.JOINS)
+async def set_profile(ctx: Context, req: SetProfile) -> Account:
+    """Change the caller's display name, status or do-not-disturb.
+
+    A field that is left out is unchanged; null removes it.
+    """
+    changes: dict[str, Any] = {}
+    given, now = req.model_fields_set, ctx.now
+    if "display_name" in given:
+        changes["display_name"] = None if req.display_name is None else names.display_name(req.display_name)
+    if "status" in given:
+        changes |= _status(req.status, now)
+    if "do_not_disturb" in given:
+        changes["do_not_disturb_until"] = _after(now, req.do_not_disturb)
+    if changes:
+        await ctx.change_profile(ctx.principal.user_key, changes)
+    return await _account(ctx)
+
+
+def _status(status: SetStatus | None, now: int) -> dict[str, Any]:
+    """The columns of a status."""
+    if status is None:
+        return {"status_text": None, "status_emoji": None, "status_until": None}
+    return {
+        "status_text": names.status(status.text),
+        "status_emoji": None if status.emoji is None else names.emoji(status.emoji),
+        "status_until": _after(now, status.expires_in),
+    }
+
+
+def _after(now: int, seconds: int | None) -> int | None:
+    return None if seconds is None else now + seconds * 1000
 
 
 @action(
@@ -120,6 +163,30 @@ async def me(ctx: Context, req: NoPayload) -> Account:
 async def get_profile(ctx: Context, req: GetProfile) -> Profile:
     """Get a user's profile."""
     return await ctx.profile(req.username)
+
+
+@action("get_users", scope=KeyScope.READ, http="GET /api/users", limit=Limit.SEARCHES)
+async def get_users(ctx: Context, req: GetUsers) -> Users:
+    """Find users by their names, sorted by username; those that are disabled are left out.
+
+    If the server's directory is closed, users find only those with whom they share a room.
+    """
+    caller, beginnings = ctx.principal, set(words.words(req.query or ""))
+    if (req.query or "").strip() and not beginnings:
+        return Users(users=[], next=None)
+    is_key = caller.scopes is not None and caller.only_room is None
+    sees_all = not ctx.parts.closed_directory or caller.admin or is_key
+    find = partial(
+        users.directory,
+        beginnings=beginnings,
+        after=names.after(req.after),
+        limit=req.limit + 1,
+        beside=None if sees_all else caller.user_key,
+    )
+    async with ctx.parts.searches.turn(caller.user_key):
+        rows = await ctx.db.read(find)
+    page = rows[: req.limit]
+    return Users(users=await ctx.profiles(page), next=page[-1].username if len(rows) > req.limit else None)
 
 
 @action(
@@ -170,6 +237,20 @@ async def deactivate(ctx: Context, req: Deactivate) -> Empty:
     user = await ctx.auth.check_password(ctx.principal, req.password)
     with _ending_session(ctx):
         _withdraw(ctx, await ctx.auth.set_disabled(user, True, by=ctx.principal))
+    return Empty()
+
+
+@action("delete_account", http="POST /api/me/delete", limit=Limit.READS, errors=_WRONG_PASSWORD)
+async def delete_account(ctx: Context, req: DeleteAccount) -> Empty:
+    """Delete the caller's account, for ever: everything personal goes, reactions and memberships included.
+
+    Its sessions end with the answer. The rest follows within minutes; then the name is free. Messages that are kept
+    stand under the name of a deleted user.
+    """
+    user = await ctx.auth.check_password(ctx.principal, req.password)
+    with _ending_session(ctx):
+        _withdraw(ctx, await ctx.auth.set_disabled(user, True, by=ctx.principal, delete=req.messages))
+    ctx.parts.deletions.hurry()
     return Empty()
 
 
@@ -242,19 +323,11 @@ async def _block(ctx: Context, username: str, change: Callable[[Transaction, int
 
 
 async def _publish_presence_to(ctx: Context, viewer: UserRow) -> None:
-    """Send another user the caller's presence, as that user may see it."""
+    """Send another user the caller's presence and profile, as that user may see them."""
     caller = await ctx.auth.user(ctx.principal.username)
-    online, last_seen = (await ctx.presence({caller.key: caller.last_seen}, to=viewer.key))[caller.key]
-    ctx.hub.notify(
-        viewer.key,
-        "presence",
-        {
-            "username": caller.username,
-            "online": online,
-            "last_seen": last_seen,
-            "display_name": caller.display_name,
-        },
-    )
+    shown = ctx.shown(caller, (await ctx.presence({caller.key: caller.last_seen}, to=viewer.key))[caller.key])
+    for event, model in (("presence", Presence), ("profile", ProfileChanged)):
+        ctx.hub.notify(viewer.key, event, {name: shown[name] for name in model.model_fields})
 
 
 @action("get_blocks", http="GET /api/blocks", limit=Limit.READS)

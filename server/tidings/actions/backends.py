@@ -38,7 +38,7 @@ async def put_user(ctx: Context, req: PutUser) -> Profile:
         raise ActionError(ErrorCode.CONFLICT, f"{user.username} is the name of a key or of the server")
     if "display_name" in req.model_fields_set:
         display_name = None if req.display_name is None else names.display_name(req.display_name)
-        await ctx.db.write(lambda conn: users.set_display_name(conn, user.key, display_name))
+        await ctx.change_profile(user.key, {"display_name": display_name})
     return await ctx.profile(user.username)
 
 

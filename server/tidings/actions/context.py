@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy.engine import Connection as Transaction
@@ -24,15 +25,19 @@ from tidings.contract.models import Profile, timestamp
 from tidings.contract.permissions import KeyScope
 from tidings.fanout.connection import Connection
 from tidings.fanout.hub import Hub
+from tidings.log import views
 from tidings.log.cursors import Cursors
+from tidings.log.deletion import Deletions
 from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
 from tidings.log.rooms import OpenDirect
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
-from tidings_db.queries import blocks, keys, members, online, rooms
+from tidings_db.queries import blocks, keys, members, online, rooms, users
+from tidings_db.queries.members import MemberRow
 from tidings_db.queries.rooms import Snapshot
+from tidings_db.queries.rows import UserRow
 
 MAX_ONLINE = 500
 """Usernames in a list of the members of a room who are online."""
@@ -44,6 +49,16 @@ _NOT_AUDITED = {"content", "data", "password", "new_password", "token"}
 
 SEARCHES_AT_A_TIME, SEARCHES_WAITING = 2, 16
 """Searches that run at a time, half of what the database reads; and those of one user that may wait."""
+
+
+class Seen(NamedTuple):
+    """The presence of a user, as another one sees it."""
+
+    online: bool
+    last_seen: str | None
+    """A timestamp of the wire."""
+    hidden: bool
+    """Whether the user has blocked the viewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +76,11 @@ class Parts:
     webhooks: Deliverer
     health: Health
     authors: StreamAuthors
+    deletions: Deletions
     limits: Limits | None = None
     """None: rates are not limited."""
+    closed_directory: bool = False
+    """Whether users find only those with whom they share a room."""
     searches: Turns = field(default_factory=lambda: Turns(SEARCHES_AT_A_TIME, SEARCHES_WAITING))
 
 
@@ -146,12 +164,8 @@ class Context:
         if not self.principal.admin:
             raise ActionError(ErrorCode.FORBIDDEN, "for administrators only")
 
-    async def presence(
-        self, users_seen: Mapping[int, int | None], *, to: int | None = None
-    ) -> dict[int, tuple[bool, str | None]]:
-        """Presence of users: whether each is online, and when they were last seen, as a wire timestamp.
-
-        A user who has blocked the viewer appears offline and never seen.
+    async def presence(self, users_seen: Mapping[int, int | None], *, to: int | None = None) -> dict[int, Seen]:
+        """Presence of users. One who has blocked the viewer appears offline and never seen.
 
         Args:
             users_seen: user key -> when the user was last seen, in ms since the epoch.
@@ -164,24 +178,35 @@ class Context:
         if to is not None:
             hidden = await self.db.read(partial(blocks.blockers_of, user_key=to))
         return {
-            key: (
+            key: Seen(
                 key in online and key not in hidden,
                 None if seen is None or key in online or key in hidden else timestamp(seen),
+                key in hidden,
             )
             for key, seen in users_seen.items()
         }
 
     async def profile(self, username: str) -> Profile:
         """A user's profile, as the caller sees it. Raises `not_found`."""
-        user = await self.auth.user(username)
-        online, last_seen = (await self.presence({user.key: user.last_seen}))[user.key]
-        return Profile(
-            username=user.username,
-            online=online,
-            last_seen=last_seen,
-            created_at=timestamp(user.created_at),
-            display_name=user.display_name,
-        )
+        return (await self.profiles([await self.auth.user(username)]))[0]
+
+    async def profiles(self, rows: Sequence[UserRow]) -> list[Profile]:
+        """The profiles of users, as the caller sees them."""
+        presence = await self.presence({user.key: user.last_seen for user in rows})
+        return [
+            Profile(created_at=timestamp(user.created_at), **self.shown(user, presence[user.key])) for user in rows
+        ]
+
+    def shown(self, user: UserRow | MemberRow, seen: Seen) -> dict[str, Any]:
+        """A user's presence, names, status and do-not-disturb; the last two are None if the presence is hidden."""
+        fields = views.profile(user, self.now) | {"online": seen.online, "last_seen": seen.last_seen}
+        return fields | {"status": None, "do_not_disturb_until": None} if seen.hidden else fields
+
+    async def change_profile(self, user_key: int, changes: Mapping[str, Any]) -> None:
+        """Change columns of a user's profile, and publish it."""
+        user = await self.db.write(partial(users.set_profile, user_key=user_key, changes=changes))
+        self.hub.notify(user_key, "profile", views.profile(user, self.now))
+        self.hub.presence.profile_changed(user_key)
 
     async def room_online(self, room_key: int) -> tuple[Snapshot, list[str]]:
         """A room as the caller sees it, and its members who are online, sorted.

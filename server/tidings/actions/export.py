@@ -22,12 +22,14 @@ RECORDS_PER_STEP = 50
 """Records encoded before other tasks run."""
 _TIMES = (
     "created_at",
+    "do_not_disturb_until",
     "edited_at",
     "expires_at",
     "joined_at",
     "last_seen",
     "revoked_at",
     "seen_at",
+    "status_until",
     "updated_at",
     "used_at",
 )

@@ -417,12 +417,9 @@ async def get_members(ctx: Context, req: GetMembers) -> Members:
     return Members(
         members=[
             Member(
-                username=member.username,
                 role=Role(member.role),
-                online=presence[member.user_key][0],
-                last_seen=presence[member.user_key][1],
-                display_name=member.display_name,
                 muted_until=muted_until(member),
+                **ctx.shown(member, presence[member.user_key]),
             )
             for member in page
         ],

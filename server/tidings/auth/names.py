@@ -118,8 +118,16 @@ def display_name(raw: str) -> str:
     return text
 
 
+def status(raw: str) -> str:
+    """The stored form of a status's text, which may be empty: NFC. Raises `invalid`."""
+    text = unicodedata.normalize("NFC", raw)
+    if text:
+        _check_shown(text, "status", _JOINERS | _TAGS)
+    return text
+
+
 def emoji(raw: str) -> str:
-    """Check the emoji of a reaction, or its short name. Raises `invalid`."""
+    """Check the emoji of a reaction or a status, or its short name. Raises `invalid`."""
     _check_shown(raw, "emoji", _JOINERS | _TAGS)
     return raw
 

@@ -25,7 +25,7 @@ from tidings.fanout.publisher import Publisher
 from tidings.log.notices import Withdrawn
 from tidings.transport.addresses import source_of
 from tidings_db.engine import Database, Write
-from tidings_db.queries import quotas, users
+from tidings_db.queries import deletion, quotas, users
 from tidings_db.queries.rows import UserRow
 from tidings_db.queries.users import DeviceRow, SessionRow
 from tidings_db.read_batcher import ReadBatcher
@@ -392,10 +392,14 @@ class Auth:
         withdrawn = await self._db.write(change, Write.VITAL)
         return [Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED) for session_key in withdrawn]
 
-    async def set_disabled(self, user: UserRow, disabled: bool, *, by: Principal | None = None) -> list[Withdrawn]:
+    async def set_disabled(
+        self, user: UserRow, disabled: bool, *, by: Principal | None = None, delete: str | None = None
+    ) -> list[Withdrawn]:
         """Disable a user and withdraw their sessions, or enable the user again. Raises `token_revoked`.
 
-        `by`: None for an operator of the machine.
+        Args:
+            by: None for an operator of the machine.
+            delete: begin the deletion of the account (`tidings.log.deletion`), and `keep` or `delete` its messages.
         """
         now = now_ms()
 
@@ -404,6 +408,8 @@ class Auth:
             users.set_disabled(conn, user.key, disabled)
             if disabled:
                 users.revoke_sessions_of(conn, user.key, now)
+            if delete is not None:
+                deletion.begin(conn, user.key, delete)
 
         await self._db.write(change, Write.VITAL)
         return [Withdrawn(user.key, None, CloseReason.TOKEN_REVOKED)] if disabled else []

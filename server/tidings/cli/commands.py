@@ -11,8 +11,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError
 
@@ -36,6 +38,7 @@ from tidings.settings import (
     SettingsError,
 )
 from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.names import username_key
 from tidings_db.queries import nodes, users
 from tidings_db.queries.nodes import NodeRow
 from tidings_db.schema import SchemaUnknown, migrate, pending
@@ -73,21 +76,26 @@ def _parser() -> argparse.ArgumentParser:
     invite.add_argument("--uses", type=_positive, default=1, metavar="N", help="how many users may register (1)")
 
     user = commands.add_parser(
-        "user", help="add, disable or enable a user, set a password, or make a user an administrator"
+        "user", help="list users, add, disable or enable one, set a password, or make one an administrator"
     )
     user_commands = user.add_subparsers(dest="user_command", required=True, metavar="COMMAND")
     for name, help_text in (
         ("add", "create a user"),
         ("disable", "withdraw a user's sessions and refuse further sign-ins"),
         ("enable", "allow a disabled user to sign in again"),
+        ("delete", "delete an account; a running server does it within minutes"),
         ("admin", "make a user an administrator"),
         ("no-admin", "make an administrator an ordinary user"),
         ("passwd", "set a user's password and withdraw their sessions"),
     ):
         command = user_commands.add_parser(name, help=help_text)
         command.add_argument("username")
+        if name == "delete":
+            command.add_argument("--messages", action="store_true", help="delete the messages, too")
         if name in ("add", "passwd"):
             command.add_argument("--password-stdin", action="store_true", help="read it from standard input")
+    listing = user_commands.add_parser("list", help="list the users, by username; keys are not among them")
+    listing.add_argument("--json", action="store_true", help="one JSON object per line")
 
     commands.add_parser(
         "epoch",
@@ -270,6 +278,9 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
             admin = args.user_command == "admin"
             await database.write(lambda conn: users.set_admin(conn, user.key, admin))
             print(f"{username} is {'an' if admin else 'no'} administrator")
+        elif args.user_command == "delete":
+            await auth.set_disabled(user, True, delete="delete" if args.messages else "keep")
+            print(f"{username} is being deleted")
         elif args.user_command in ("disable", "enable"):
             disabled = args.user_command == "disable"
             await auth.set_disabled(user, disabled)
@@ -285,7 +296,29 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
             await database.write(write)
             print(f"{username} has a new password; sessions withdrawn")
 
+    if args.user_command == "list":
+        return with_database(settings, partial(_list_users, as_json=args.json))
     return with_database(settings, change)
+
+
+async def _list_users(database: Database, _auth: Auth, *, as_json: bool) -> None:
+    columns = ("username", "display_name", "created_at", "last_seen", "disabled", "admin")
+    listed: list[tuple[Any, ...]] = []
+    after: str | None = None
+    while page := await database.read(partial(users.page, after=after, limit=500)):
+        after = username_key(page[-1].username)
+        for user in page:
+            seen = None if user.last_seen is None else timestamp(user.last_seen)
+            if not user.service:
+                created = timestamp(user.created_at)
+                listed.append((user.username, user.display_name, created, seen, user.disabled, user.admin))
+    if as_json:
+        for values in listed:
+            print(orjson.dumps(dict(zip(columns, values, strict=True))).decode())
+    else:
+        shown: dict[Any, str] = {None: "-", True: "yes", False: "no"}
+        header = [column.removesuffix("_at").replace("_", " ") for column in columns]
+        print_table([header, *([str(shown.get(value, value)) for value in row] for row in listed)])
 
 
 def _epoch(settings: Settings, _args: argparse.Namespace) -> int:

@@ -51,6 +51,8 @@ class ChangesElsewhere:
         self._sessions.look(changes.sessions)
         if changes.blocks:
             hub.presence.blocked()
+        for user_key in changes.profiles:
+            hub.presence.profile_changed(user_key)
         if changes.online:
             self._users.changed(changes.online)
         hub.presence.joined_elsewhere(elsewhere)

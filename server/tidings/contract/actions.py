@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -346,10 +346,6 @@ class GetReceipts(RoomRef):
     pass
 
 
-class GetProfile(Payload):
-    username: Username
-
-
 class CreateConversation(Payload):
     usernames: list[Username] = Field(
         min_length=1,
@@ -395,6 +391,22 @@ class SetRole(SubjectInRoom):
 class GetBans(RoomRef):
     after: Username | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
+
+
+class ReportMessage(Payload):
+    message_id: Id
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=NO_NUL, strip_whitespace=True)] = (
+        Field(examples=["an advertisement"])
+    )
+
+
+class GetReports(RoomRef):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class CloseReport(Payload):
+    report_id: Id
 
 
 class CreateInvitationLink(RoomRef):
@@ -467,6 +479,13 @@ class ChangePassword(Payload):
 
 class Deactivate(Payload):
     password: str
+
+
+class DeleteAccount(Deactivate):
+    messages: Literal["keep", "delete"] = Field(
+        default="keep",
+        description="What becomes of the caller's messages: `delete` leaves empty ones in their places",
+    )
 
 
 class RevokeSession(Payload):

@@ -19,6 +19,7 @@ from tidings.contract.actions import (
     Username,
 )
 from tidings.contract.models import Timestamp
+from tidings.contract.profiles import DisplayName
 
 
 class AdminUserRef(Payload):
@@ -34,7 +35,7 @@ class UserRef(Payload):
 
 
 class PutUser(UserRef):
-    display_name: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL)] | None = Field(
+    display_name: DisplayName | None = Field(
         default=None,
         description="Shown beside the username; left out: unchanged; null: removed",
         examples=["Omar García"],
@@ -63,6 +64,11 @@ class AdminGetUsers(Payload):
 
 
 class AdminGetTopics(Payload):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class AdminGetReports(Payload):
     after: Id | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
 

@@ -8,7 +8,18 @@ from typing import Final
 from pydantic import ConfigDict, Field
 
 from tidings.contract.errors import CloseReason
-from tidings.contract.models import Message, Posting, Receipt, Role, Room, Timestamp, View
+from tidings.contract.models import (
+    DO_NOT_DISTURB,
+    Message,
+    Posting,
+    Receipt,
+    Report,
+    Role,
+    Room,
+    Timestamp,
+    UserStatus,
+    View,
+)
 
 
 class Ready(View):
@@ -93,11 +104,27 @@ class TypingNow(View):
     typing: bool
 
 
+class Reported(View):
+    """A member has reported a message: to the owner and the moderators of its room who are online."""
+
+    room_id: str
+    report: Report
+
+
 class Presence(View):
     username: str
     online: bool
     last_seen: Timestamp | None
     display_name: str | None = None
+
+
+class ProfileChanged(View):
+    """A user has changed their profile. Sent to whom presence is sent, and to the user's own connections."""
+
+    username: str
+    display_name: str | None
+    status: UserStatus | None
+    do_not_disturb_until: Timestamp | None = Field(description=DO_NOT_DISTURB)
 
 
 class Closing(View):
@@ -121,7 +148,9 @@ EVENTS: Final[dict[str, type[View]]] = {
     "room_changed": RoomChanged,
     "typing": TypingNow,
     "presence": Presence,
+    "profile": ProfileChanged,
     "receipt": Receipt,
+    "reported": Reported,
     "closing": Closing,
 }
 """Every event the server emits, by name; the events of applications have names of their own."""

@@ -28,6 +28,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "password": "correct horse",
     "reactions": {"👍": ["diego"]},
     "read_seq": 41,
+    "report_id": "m1Yc6ZpT3eBu",
     "reset": [],
     "roomName": "noticias",
     "room_id": _ROOM,

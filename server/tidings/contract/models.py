@@ -149,6 +149,15 @@ class Room(View):
     posting: Posting = Field(default=Posting.MEMBERS, description="The members who may write")
 
 
+class UserStatus(View):
+    text: str = Field(description="Empty: only the emoji", examples=["On holiday"])
+    emoji: str | None = Field(examples=["🌴"])
+    until: Timestamp | None = Field(description="null: until it is changed")
+
+
+DO_NOT_DISTURB = "Until then the user's clients do not ring or notify; null: they do"
+
+
 class Member(View):
     username: str
     role: Role
@@ -158,6 +167,8 @@ class Member(View):
     muted_until: Timestamp | None = Field(
         default=None, description="Only moderators and the member see it; null: not muted, or hidden"
     )
+    status: UserStatus | None = None
+    do_not_disturb_until: Timestamp | None = Field(default=None, description=DO_NOT_DISTURB)
 
 
 class Profile(View):
@@ -166,6 +177,13 @@ class Profile(View):
     last_seen: Timestamp | None
     created_at: Timestamp
     display_name: str | None = Field(default=None, description="Shown; the username stays the name")
+    status: UserStatus | None = None
+    do_not_disturb_until: Timestamp | None = Field(default=None, description=DO_NOT_DISTURB)
+
+
+class Users(View):
+    users: list[Profile]
+    next: NextPage
 
 
 class Account(Profile):
@@ -263,6 +281,22 @@ class Bans(View):
     next: NextPage
 
 
+class Report(View):
+    """A message that a member has brought to the moderators."""
+
+    report_id: str
+    message: Message = Field(description="In its current state")
+    content: str = Field(description="That of the message when it was reported")
+    username: str = Field(description="The member who reported it")
+    reason: str
+    created_at: Timestamp
+
+
+class Reports(View):
+    reports: list[Report] = Field(description="The open ones, oldest first")
+    next: NextPage
+
+
 class Usernames(View):
     usernames: list[str]
 
@@ -304,9 +338,9 @@ class ExportLine(View):
     """One record of an export: its `type`, and the fields of that type.
 
     The types are `profile`, `session`, `device`, `cursor` (of a device in a room), `room` (that the caller is in),
-    `read_marker`, `block`, `invitation_link`, `echo`, then `message`, `event` (of an application) and `reaction`
-    (added to a message, or removed), from every room that the caller ever wrote to. The last record is `end`, with
-    the number of `lines`, or an `error`, which is an [Error](#error).
+    `read_marker`, `block`, `invitation_link`, `report` (of a message), `echo`, then `message`, `event` (of an
+    application) and `reaction` (added to a message, or removed), from every room that the caller ever wrote to. The
+    last record is `end`, with the number of `lines`, or an `error`, which is an [Error](#error).
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -320,6 +354,7 @@ class ExportLine(View):
         "cursor",
         "block",
         "invitation_link",
+        "report",
         "echo",
         "message",
         "event",

@@ -26,7 +26,7 @@ class Permission(StrEnum):
     SET_POSTING = "choose who may write"
     KICK = "kick"
     BAN = "ban"
-    """Includes unbanning, and listing the banned users."""
+    """Includes unbanning, and listing the banned users and the reported messages."""
     MUTE = "mute"
     SET_ROLE = "set a role"
 

@@ -1,4 +1,4 @@
-"""Writes changes of presence: to each connection once per round, to some connections per turn of the event loop.
+"""Writes changes of presence and profiles: to each connection once per round, to some of them per turn of the loop.
 
 A connection gets only changes of rooms that it is in at the time of writing, and never those of its own user. The
 changes that arrive in one step of the event loop are one round. Rounds are written in the order of arrival.
@@ -23,11 +23,13 @@ CONNECTIONS_PER_TURN = 64
 
 
 @dataclass(frozen=True, slots=True)
-class UserPresence:
-    """The presence of one user."""
+class UserChange:
+    """A change of one user, whom others see."""
 
     user_key: int
-    payload: dict[str, Any]
+    username: str
+    events: Sequence[tuple[str, dict[str, Any]]]
+    """`presence`, `profile` or both."""
     hidden_from: frozenset[int]
     """Users who must not know."""
 
@@ -36,22 +38,22 @@ class _Round:
     """Changes by room and user. Each is encoded once, for all connections."""
 
     def __init__(self) -> None:
-        self.rooms: dict[int, dict[int, UserPresence]] = {}
+        self.rooms: dict[int, dict[int, UserChange]] = {}
         self.hides = False
         """Whether any change is hidden from anybody."""
-        self._encoded: dict[int, tuple[UserPresence, Batch]] = {}
+        self._encoded: dict[int, tuple[UserChange, Batch]] = {}
 
     def hide(self, viewer_key: int, username: str) -> None:
         """Hide the changes of a user from a viewer."""
         for changes in self.rooms.values():
             for user_key, change in changes.items():
-                if change.payload["username"] == username:
+                if change.username == username:
                     changes[user_key] = replace(change, hidden_from=change.hidden_from | {viewer_key})
                     self.hides = True
 
     def batch(self, connection: Connection) -> Batch | None:
         """The changes for a connection; None if there are none."""
-        selected: dict[int, UserPresence] = {}
+        selected: dict[int, UserChange] = {}
         for room_key, changes in self.rooms.items():
             if room_key in connection.rooms and room_key not in connection.unannounced_rooms:
                 selected.update(changes)
@@ -63,10 +65,10 @@ class _Round:
             return None
         return Batch.joined([self._encode(change) for change in selected.values()], transient=True)
 
-    def _encode(self, change: UserPresence) -> Batch:
+    def _encode(self, change: UserChange) -> Batch:
         cached = self._encoded.get(change.user_key)
         if cached is None or cached[0] is not change:
-            cached = self._encoded[change.user_key] = change, Batch([("presence", change.payload)], transient=True)
+            cached = self._encoded[change.user_key] = change, Batch(change.events, transient=True)
         return cached[1]
 
 
@@ -82,8 +84,8 @@ class Announcer:
         """Connections that the first round is still to be written to."""
         self._all_written: asyncio.Future[None] | None = None
 
-    def collect(self, room_key: int, changes: Sequence[UserPresence]) -> None:
-        """Members of a room have come online or gone offline."""
+    def collect(self, room_key: int, changes: Sequence[UserChange]) -> None:
+        """Members of a room have come online, gone offline, or changed their profile."""
         if room_key not in self._rooms:
             return
         if self._collecting is None:

@@ -1,4 +1,4 @@
-"""Presence: which users are online. Changes are collected for `PRESENCE_S` and published together.
+"""Presence: which users are online; and their profiles. Changes are collected for `PRESENCE_S`, published together.
 
 A user is online while any connection lives, on any node. A user who comes back within that time is published once, as
 online. Each node publishes to its own connections, after it has read who is blocked.
@@ -16,13 +16,15 @@ from typing import Any
 from sqlalchemy.engine import Connection as Transaction
 
 from tidings.contract.models import timestamp
-from tidings.fanout.announcer import Announcer, UserPresence
+from tidings.fanout.announcer import Announcer, UserChange
 from tidings.fanout.cluster import OnlineUsers
 from tidings.fanout.connection import Connection
 from tidings.fanout.live_room import LiveRoom
+from tidings.log import views
 from tidings.supervision import cancelled_from_within, spawn
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.queries import blocks, members, users
+from tidings_db.queries.rows import UserRow
 
 logger = logging.getLogger("tidings.presence")
 
@@ -33,18 +35,18 @@ RETRY_S = 1.0
 
 
 class _Pending:
-    __slots__ = ("all_rooms", "changed_at", "due", "joined", "rooms", "unknown", "username")
+    __slots__ = ("all_rooms", "changed_at", "due", "joined", "profile", "rooms", "unknown")
 
     def __init__(self) -> None:
-        self.username: str | None = None
-        """None: to be read."""
         self.unknown = False
         """Whether some members may not know the user's presence: it is published even if nothing has changed."""
+        self.profile = False
+        """Whether the user has changed their profile."""
         self.rooms: set[int] = set()
         self.joined: set[int] = set()
         """Rooms of a user without a connection here, if the user is a member."""
         self.all_rooms = False
-        """Whether to publish to all rooms of a user without a connection here."""
+        """Whether to publish to all rooms of the user, which are to be read."""
         self.changed_at = 0
         """ms since the epoch."""
         self.due = 0.0
@@ -120,6 +122,12 @@ class PresenceTracker:
         # The members may have shared no room with the user until now.
         self._note(connection, [room_key]).unknown = True
 
+    def profile_changed(self, user_key: int) -> None:
+        """A user has changed their profile, on any node."""
+        # A pending change keeps its time: this one can wait with it.
+        pending = self._pending.get(user_key) or self._note_user(user_key)
+        pending.profile = pending.all_rooms = True
+
     # -- changes of other nodes ----------------------------------------------------------------------------------
 
     def assume_online(self, user_keys: Collection[int]) -> None:
@@ -154,7 +162,6 @@ class PresenceTracker:
 
     def _note(self, connection: Connection, room_keys: Sequence[int]) -> _Pending:
         pending = self._note_user(connection.principal.user_key)
-        pending.username = connection.principal.username
         pending.rooms.update(filter(self._shows, room_keys))
         return pending
 
@@ -203,10 +210,10 @@ class PresenceTracker:
         for user_key, change in failed.items():
             newer = self._pending.setdefault(user_key, change)
             if newer is not change:
-                newer.username = newer.username or change.username
                 newer.rooms |= change.rooms
                 newer.joined |= change.joined
                 newer.all_rooms = newer.all_rooms or change.all_rooms
+                newer.profile = newer.profile or change.profile
                 newer.unknown = newer.unknown or change.unknown
 
     async def _publish(self, pending: Mapping[int, _Pending]) -> None:
@@ -215,32 +222,38 @@ class PresenceTracker:
         counted = None
         while counted != self._blocks:  # a user who was blocked meanwhile must not get the changes
             counted = self._blocks
-            hidden, named = await self._db.read(partial(_read, shown=shown)) if shown else ({}, {})
+            hidden, profiles = await self._db.read(partial(_read, shown=shown)) if shown else ({}, {})
             online = self._users.among(pending)
         # From here on in one step of the event loop: later changes are published after this.
-        rooms: dict[int, list[UserPresence]] = {}
+        rooms: dict[int, list[UserChange]] = {}
         for user_key, change in pending.items():
-            is_online = user_key in online
-            if is_online is (user_key in self._online) and not change.unknown:
+            events = self._events(change, profiles.get(user_key), user_key in online)
+            if not events:
                 continue
-            if change.username is None:
-                continue
-            payload = {
-                "username": change.username,
-                "online": is_online,
-                "last_seen": None if is_online else timestamp(change.changed_at),
-                "display_name": named.get(user_key),
-            }
-            presence = UserPresence(user_key, payload, frozenset(hidden.get(user_key, ())))
+            hidden_from = frozenset(hidden.get(user_key, ()))
+            shown_change = UserChange(user_key, events[0][1]["username"], events, hidden_from)
             for room_key in change.rooms:
-                rooms.setdefault(room_key, []).append(presence)
+                rooms.setdefault(room_key, []).append(shown_change)
         for room_key, changes in rooms.items():
             self._announcer.collect(room_key, changes)
         self._online.difference_update(pending)
         self._online |= online
 
+    def _events(self, change: _Pending, user: UserRow | None, is_online: bool) -> list[tuple[str, dict[str, Any]]]:
+        """The events by which to publish a change of a user."""
+        events: list[tuple[str, dict[str, Any]]] = []
+        if user is None:
+            return events
+        if change.unknown or is_online is not (user.key in self._online):
+            last_seen = None if is_online else timestamp(change.changed_at)
+            presence = {"username": user.username, "online": is_online, "last_seen": last_seen}
+            events.append(("presence", presence | {"display_name": user.display_name}))
+        if change.profile:
+            events.append(("profile", views.profile(user, time.time_ns() // 1_000_000)))
+        return events
+
     async def _find_rooms(self, pending: Mapping[int, _Pending]) -> None:
-        """Read the rooms of users without a connection here."""
+        """Read the rooms of users, where they are to be read."""
         found = [key for key, change in pending.items() if change.all_rooms or change.joined]
         if not found or not self._rooms:
             return
@@ -249,12 +262,8 @@ class PresenceTracker:
             change = pending[user_key]
             member_of = rooms.get(user_key, set())
             change.rooms.update(filter(self._shows, member_of if change.all_rooms else member_of & change.joined))
-        unnamed = [key for key in found if pending[key].username is None and pending[key].rooms]
-        usernames = await self._db.read(partial(users.usernames, user_keys=unnamed)) if unnamed else {}
-        for user_key in unnamed:
-            pending[user_key].username = usernames.get(user_key)
 
 
-def _read(conn: Transaction, shown: Collection[int]) -> tuple[dict[int, set[int]], dict[int, str]]:
-    """For each of these users, the users whom they have blocked; and the display names."""
-    return blocks.blocked_of(conn, shown), users.display_names(conn, shown)
+def _read(conn: Transaction, shown: Collection[int]) -> tuple[dict[int, set[int]], dict[int, UserRow]]:
+    """For each of these users, the users whom they have blocked; and the users."""
+    return blocks.blocked_of(conn, shown), users.by_id(conn, shown)

@@ -9,9 +9,10 @@ import orjson
 
 from tidings.contract.events import ENTRIES, EVENT, EVENTS, MessageChanged
 from tidings.contract.models import Message, MessageState, Posting, Role, Room, RoomKind, timestamp
+from tidings_db.queries.members import MemberRow
 from tidings_db.queries.progress import ReceiptRow
 from tidings_db.queries.rooms import Snapshot
-from tidings_db.queries.rows import STREAMING, EntryRow, RoomRow
+from tidings_db.queries.rows import STREAMING, EntryRow, RoomRow, UserRow
 
 STATES: Final[Mapping[str | None, MessageState]] = {
     None: "complete",
@@ -19,6 +20,21 @@ STATES: Final[Mapping[str | None, MessageState]] = {
     "interrupted": "interrupted",
 }
 """A stored state -> the state on the wire."""
+
+
+def profile(user: UserRow | MemberRow, now: int) -> dict[str, Any]:
+    """A user as `tidings.contract.events.ProfileChanged` has it. What has ended by `now` (ms) is None."""
+    status = None
+    if user.status_text is not None and (user.status_until is None or user.status_until > now):
+        until = None if user.status_until is None else timestamp(user.status_until)
+        status = {"text": user.status_text, "emoji": user.status_emoji, "until": until}
+    quiet = user.do_not_disturb_until
+    return {
+        "username": user.username,
+        "display_name": user.display_name,
+        "status": status,
+        "do_not_disturb_until": None if quiet is None or quiet <= now else timestamp(quiet),
+    }
 
 
 class RoomName(NamedTuple):

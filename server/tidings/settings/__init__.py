@@ -164,6 +164,12 @@ class Settings(BaseSettings):
         description="Who may create an account: anyone, whoever has an administrator's registration link (`tidings"
         " invite`), or nobody. Not for users of `tidings user add` and of external tokens",
     )
+    directory: Literal["open", "closed"] = Field(
+        default="open",
+        description="Which users `get_users` lists: all, or (`closed`) only those who share a room with the caller;"
+        " administrators, and keys of all rooms, find all. It hides no user from one who knows the username:"
+        " profiles and direct messages work as ever",
+    )
     cors_origins: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
         description="Comma-separated origins whose pages may connect, or `*`; empty: same origin only. The"

@@ -5,8 +5,8 @@ They are added in place: building the index again would change the order of its 
 
 from alembic import op
 
-revision = "r0009"
-down_revision = "r0006"
+revision = "r0008"
+down_revision = "r0007"
 branch_labels = None
 depends_on = None
 

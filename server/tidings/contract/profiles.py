@@ -1,0 +1,50 @@
+"""The payloads of the actions on users' profiles."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, model_validator
+
+from tidings.contract.actions import NO_NUL, Emoji, Limit500, Payload, Seconds, Username
+
+DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL, strip_whitespace=True)]
+
+
+class GetProfile(Payload):
+    username: Username
+
+
+class SetStatus(Payload):
+    text: Annotated[str, StringConstraints(max_length=100, pattern=NO_NUL, strip_whitespace=True)] = Field(
+        default="", description="May be empty beside an emoji", examples=["On holiday"]
+    )
+    emoji: Emoji | None = Field(default=None, examples=["🌴"])
+    expires_in: Seconds | None = Field(default=None, description="Seconds; null: until it is changed")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> SetStatus:
+        if not self.text and self.emoji is None:
+            raise ValueError("a text or an emoji is needed")
+        return self
+
+
+class SetProfile(Payload):
+    display_name: DisplayName | None = Field(
+        default=None, description="Shown beside the username", examples=["Diego Pérez"]
+    )
+    status: SetStatus | None = None
+    do_not_disturb: Seconds | None = Field(
+        default=None, description="Seconds, in which clients do not ring or notify", examples=[3600]
+    )
+
+
+class GetUsers(Payload):
+    query: Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)] | None = Field(
+        default=None,
+        description="Each of its words must be the begin of a word of the username or the display name. Case,"
+        " diacritics and punctuation are ignored; blank: all users",
+        examples=["gar"],
+    )
+    after: Username | None = Field(default=None, description="`next` of the previous page", examples=[None])
+    limit: Limit500 = 100
