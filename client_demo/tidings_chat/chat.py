@@ -112,10 +112,9 @@ class Chat:
 
     async def _show(self, name: str, data: dict[str, Any]) -> None:
         if name == "connect":
+            self._background.start(self._load_own_profile())
             with contextlib.suppress(Offline, Refused):  # the next connect loads them
                 await self.rooms.load(self.client.ask)
-                own = await self.ask("get_profile", {"username": self.account.username})
-                self.display.quiet_until = Profile.model_validate(own, extra="ignore").do_not_disturb_until
             async for entry in self._position.not_shown():
                 await self._show(entry.name, entry.data)
         elif name == "reset" and "event" not in data:  # an application's event may have this name, too
@@ -133,6 +132,10 @@ class Chat:
             if isinstance(event, RoomRemoved):
                 self.rooms.remove(event.room_id)
                 self._position.forget(event.room_id)
+
+    async def _load_own_profile(self) -> None:
+        own = await self.ask("get_profile", {"username": self.account.username})
+        self.display.quiet_until = Profile.model_validate(own, extra="ignore").do_not_disturb_until
 
     # The input line
 
