@@ -34,7 +34,7 @@ async def test_every_answer_forbids_caching_and_content_sniffing(node: RunningNo
             await http.get("/api/rooms"),
             await http.get("/api/search", params={"query": "x"}),
             await http.get("/api/nothing"),
-            await http.put("/api/me"),
+            await http.patch("/api/me"),
             await http.get("/docs"),
             await http.get("/openapi.json"),
             await http.get("/asyncapi.json"),
