@@ -23,6 +23,7 @@ class Permission(StrEnum):
     JOIN = "join"
     LEAVE = "leave"
     SET_TITLE = "set the title"
+    SET_PURPOSE = "set the purpose"
     SET_POSTING = "choose who may write"
     KICK = "kick"
     BAN = "ban"
@@ -55,6 +56,7 @@ GRANTED: Final[dict[KeyScope, frozenset[Permission]]] = {
             Permission.DELETE_ANY,
             Permission.INVITE,
             Permission.SET_TITLE,
+            Permission.SET_PURPOSE,
             Permission.SET_POSTING,
             Permission.KICK,
             Permission.BAN,
@@ -83,6 +85,7 @@ _MODERATES = frozenset(
     {
         Permission.DELETE_ANY,
         Permission.SET_TITLE,
+        Permission.SET_PURPOSE,
         Permission.KICK,
         Permission.BAN,
         Permission.MUTE,

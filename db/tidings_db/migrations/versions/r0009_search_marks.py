@@ -6,7 +6,7 @@ They are added in place: building the index again would change the order of its 
 from alembic import op
 
 revision = "r0009"
-down_revision = "r0006"
+down_revision = "r0008"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,19 @@
+"""What a room is for, and what a member prefers for it."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "r0008"
+down_revision = "r0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("room", sa.Column("purpose", sa.String()))
+    op.add_column("member", sa.Column("notify", sa.String(), nullable=False, server_default="all"))
+    op.add_column("member", sa.Column("quiet_until", sa.BigInteger()))
+    op.add_column("member", sa.Column("favourite", sa.Boolean(), nullable=False, server_default=sa.text("false")))
+    op.add_column("member", sa.Column("section", sa.String()))
+    for name in ("unread_from", "unread_messages", "unread_marked_at"):
+        op.add_column("member", sa.Column(name, sa.BigInteger()))

@@ -1,0 +1,67 @@
+"""What a member prefers for a room, and marking it as unread."""
+
+from __future__ import annotations
+
+from tests.actions.conftest import People, code
+
+DEFAULTS = {"notify": "all", "quiet_until": None, "favourite": False, "section": None, "unread_from": None}
+
+
+async def test_preferences_are_kept_for_every_device_and_end_with_the_membership(people: People) -> None:
+    room = await people.omar.ask("create", topic_name="sala")
+    assert room["preferences"] == DEFAULTS
+    await people.diego.ask("subscribe", topic_name="sala")
+    chosen = {"notify": "mentions", "quiet_for": 60, "favourite": True, "section": " Trabajo "}
+    shown = (await people.diego.ask("set_preferences", topic_name="sala", **chosen))["preferences"]
+    assert shown["quiet_until"] is not None
+    assert shown == DEFAULTS | {
+        "notify": "mentions",
+        "quiet_until": shown["quiet_until"],
+        "favourite": True,
+        "section": "Trabajo",
+    }
+    event = await people.diego.event("preferences")
+    assert event == {"room_id": room["room_id"], "preferences": shown, "unread": 0}
+    later = await people.diego.ask("set_preferences", topic_name="sala", quiet_for=None, section=None)
+    assert later["preferences"] == DEFAULTS | {"notify": "mentions", "favourite": True}
+    assert await code(people.diego, "set_preferences", topic_name="sala", notify=None) == "invalid"
+    (kept,) = (await people.diego.ask("get_rooms", member=True))["rooms"]
+    assert kept["preferences"] == later["preferences"]
+    await people.diego.ask("unsubscribe", topic_name="sala")
+    assert await code(people.diego, "set_preferences", topic_name="sala", favourite=True) == "forbidden"
+    (left,) = (await people.diego.ask("get_rooms"))["rooms"]
+    assert left["preferences"] is None
+    assert (await people.diego.ask("subscribe", topic_name="sala"))["preferences"] == DEFAULTS
+
+
+async def test_a_room_marked_as_unread_counts_from_there_until_it_is_read_and_its_receipt_stays(
+    people: People,
+) -> None:
+    sala = {"topic_name": "sala"}
+    await people.omar.ask("create", **sala)
+    await people.diego.ask("subscribe", **sala)
+    for number in range(1, 6):
+        await people.omar.ask("message", content=str(number), **sala)
+    assert await people.diego.ask("read", seq=4, **sala) == {"unread": 1}
+    assert await people.diego.ask("mark_unread", seq=3, **sala) == {"unread": 3}
+    event = await people.diego.event("preferences")
+    assert (event["preferences"]["unread_from"], event["unread"]) == (3, 3)
+    (room,) = (await people.diego.ask("get_rooms"))["rooms"]
+    assert (room["read_seq"], room["unread"]) == (4, 3)
+    (receipt,) = (await people.omar.ask("get_receipts", **sala))["receipts"]
+    assert receipt["read_seq"] == 4
+    assert await people.diego.ask("read", seq=2, **sala) == {"unread": 3}
+    assert await people.diego.ask("read", seq=3, **sala) == {"unread": 1}
+    assert (await people.diego.event("preferences"))["preferences"]["unread_from"] is None
+    for seq in (0, 6):
+        assert await code(people.diego, "mark_unread", seq=seq, **sala) == "invalid"
+
+
+async def test_sending_a_message_reads_a_room_that_was_marked_as_unread(people: People) -> None:
+    sala = {"topic_name": "sala"}
+    await people.omar.ask("create", **sala)
+    await people.omar.ask("message", content="uno", **sala)
+    assert await people.omar.ask("mark_unread", seq=1, **sala) == {"unread": 1}
+    await people.omar.ask("message", content="dos", **sala)
+    (room,) = (await people.omar.ask("get_rooms"))["rooms"]
+    assert (room["unread"], room["preferences"]["unread_from"]) == (0, None)
