@@ -1,4 +1,4 @@
-"""What a member prefers for a room, and marking it as unread."""
+"""What a member prefers for a room, marking it as unread, its purpose, and invitations to public topics."""
 
 from __future__ import annotations
 
@@ -65,3 +65,34 @@ async def test_sending_a_message_reads_a_room_that_was_marked_as_unread(people: 
     await people.omar.ask("message", content="dos", **sala)
     (room,) = (await people.omar.ask("get_rooms"))["rooms"]
     assert (room["unread"], room["preferences"]["unread_from"]) == (0, None)
+
+
+async def test_moderators_set_and_remove_the_purpose_and_the_log_has_each_change_once(people: People) -> None:
+    sala = {"topic_name": "sala"}
+    room = await people.omar.ask("create", purpose=" Lo que comemos ", **sala)
+    assert room["purpose"] == "Lo que comemos"
+    await people.diego.ask("subscribe", **sala)
+    assert await code(people.diego, "set_purpose", purpose="x", **sala) == "forbidden"
+    for purpose in ("Comer", "Comer", None):
+        assert (await people.omar.ask("set_purpose", purpose=purpose, **sala))["purpose"] == purpose
+    fields = {"room_id": room["room_id"], "username": "omar"}
+    for seq, purpose in ((1, "Comer"), (2, None)):
+        assert await people.diego.event("room_changed") == fields | {"seq": seq, "purpose": purpose}
+    assert await code(people.omar, "set_purpose", purpose="x" * 251, **sala) == "invalid"
+    group = await people.omar.ask("create_conversation", usernames=["diego"], title="uno", purpose="dos")
+    assert group["purpose"] == "dos"
+    assert await code(people.omar, "create_conversation", usernames=["diego"], purpose="dos") == "invalid"
+
+
+async def test_any_member_of_a_public_topic_invites_and_links_to_it_there_are_none(people: People) -> None:
+    sala = {"topic_name": "sala"}
+    await people.omar.ask("create", **sala)
+    assert await code(people.diego, "invite", username="satoshi", **sala) == "forbidden"
+    await people.omar.ask("invite", username="diego", **sala)
+    assert (await people.diego.event("room_added"))["room"]["role"] == "member"
+    joined = await people.omar.event("member")
+    assert (joined["username"], joined["change"], joined["role"]) == ("diego", "joined", "member")
+    assert "seq" not in joined
+    assert await code(people.diego, "create_invitation_link", **sala) == "forbidden"
+    await people.omar.ask("ban", username="diego", **sala)
+    assert await code(people.omar, "invite", username="diego", **sala) == "forbidden"

@@ -150,14 +150,14 @@ async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
     limit=Limit.JOINS,
     errors={
         ErrorCode.NOT_FOUND: "no such user; no such room, or a private one that you are not in",
-        ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation; the user is banned, or has"
-        " blocked you",
+        ErrorCode.FORBIDDEN: "you are not a member of the public topic; the room is a direct conversation; the user"
+        " is banned, or has blocked you",
         ErrorCode.CONFLICT: "the user is already a member",
         ErrorCode.TOO_LARGE: f"the group has {MAX_GROUP} members; the user is in the maximum number of rooms",
     },
 )
 async def invite(ctx: Context, req: Invite) -> Room:
-    """Add another user to a private topic or a group that the caller is in. The user becomes a member immediately."""
+    """Add another user to a topic or a group that the caller is in. The user becomes a member immediately."""
     # The user first, so that the error does not show whether the room exists.
     user = await ctx.parts.auth.user(req.username)
     key = await ctx.access.room_key(room_id=req.room_id, topic_name=req.topic_name)
@@ -327,7 +327,7 @@ async def get_invitation_links(ctx: Context, req: GetInvitationLinks) -> Invitat
         creator = None if role != Role.MEMBER else caller_key
         return members.links_into(conn, room.key, ctx.now, creator=creator, after=req.after, limit=req.limit + 1)
 
-    rows = await ctx.access.room(req, Permission.INVITE, load)
+    rows = await ctx.access.room(req, Permission.INVITE_BY_LINK, load)
     page = rows[: req.limit]
     return InvitationLinks(links=[_link(row) for row in page], next=page[-1].code if len(rows) > req.limit else None)
 

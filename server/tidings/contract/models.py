@@ -165,9 +165,7 @@ class Room(View):
     )
     last_seq: int = Field(description="seq of the newest entry; 0 in an empty room")
     read_seq: int = Field(description="The caller's read marker; 0 if not a member")
-    unread: int = Field(
-        description="Messages after `read_seq`, or from an earlier `preferences.unread_from` on"
-    )
+    unread: int = Field(description="Messages after `read_seq`, or from an earlier `preferences.unread_from` on")
     last_message: Message | None = None
     posting: Posting = Field(default=Posting.MEMBERS, description="The members who may write")
     purpose: str | None = Field(default=None, description="What a topic or group is for")
