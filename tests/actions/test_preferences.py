@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import httpx
+
 from tests.actions.conftest import People, code
 
 DEFAULTS = {"notify": "all", "quiet_until": None, "favourite": False, "section": None, "unread_from": None}
@@ -92,7 +94,31 @@ async def test_any_member_of_a_public_topic_invites_and_links_to_it_there_are_no
     assert (await people.diego.event("room_added"))["room"]["role"] == "member"
     joined = await people.omar.event("member")
     assert (joined["username"], joined["change"], joined["role"]) == ("diego", "joined", "member")
-    assert "seq" not in joined
+    assert joined["seq"] is None
     assert await code(people.diego, "create_invitation_link", **sala) == "forbidden"
     await people.omar.ask("ban", username="diego", **sala)
     assert await code(people.omar, "invite", username="diego", **sala) == "forbidden"
+
+
+async def test_a_public_topic_is_previewed_without_a_token_only_where_anybody_may_register(people: People) -> None:
+    room = await people.omar.ask("create", topic_name="sala", purpose="Comer")
+    await people.omar.ask("create", topic_name="secreto", is_private=True)
+    expected = {"room_id": room["room_id"], "topic_name": "sala", "purpose": "Comer", "members": 1}
+    assert await people.omar.ask("preview_topic", topic_name=" Sala") == expected | {"is_member": True}
+    registration = people.server.node.auth.registration
+    async with httpx.AsyncClient(base_url=people.server.url, timeout=30) as http:
+
+        async def ask(topic: str, token: str | None = None) -> httpx.Response:
+            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+            return await http.get("/api/topic-preview", params={"topic_name": topic}, headers=headers)
+
+        registration.mode = "open"
+        assert (await ask("sala")).json() == expected | {"is_member": False}
+        assert (await ask("sala", people.tokens["omar"])).json()["is_member"] is True
+        assert (await ask("sala", "wrong")).json()["code"] == "unauthenticated"
+        hidden, missing = (await ask("secreto")).json(), (await ask("nada")).json()
+        assert hidden["code"] == "not_found"
+        assert {**hidden, "request_id": ""} == {**missing, "request_id": ""}
+        registration.mode = "closed"
+        assert (await ask("sala")).json()["code"] == "unauthenticated"
+        assert (await ask("sala", people.tokens["diego"])).json() == expected | {"is_member": False}

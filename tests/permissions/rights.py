@@ -79,6 +79,7 @@ ACTS = (
     Act("get_invitation_links", "invite by link"),
     Act("join_by_link", "join by link", by="link"),
     Act("delete_invitation_link", "link", by="link"),
+    Act("preview_topic", "preview"),
     Act("subscribe", "join", by="topic_name"),
     Act("connect_to_room", "enter", by="topic_name"),
     Act("unsubscribe", "leave"),
@@ -136,7 +137,7 @@ TABLE = {
 """The columns of the documented table: for each, the action and the right of the act that tests it."""
 OF_SCOPE = {
     "publish": {"message", "publish", "typing", "edit", "delete", "react", "append", "stop", "finish"},
-    "read": {"history", "get_events", "get_members", "get_receipts", "get_rooms", "delivered"},
+    "read": {"history", "get_events", "get_members", "get_receipts", "get_rooms", "delivered"} | {"preview_topic"},
     "rooms": {"invite", "add_member", "subscribe", "connect_to_room", "unsubscribe", "set_title", "set_posting"}
     | {
         "set_purpose",
@@ -173,6 +174,8 @@ def exists(act: Act, room: str, caller: str) -> bool:
 
 def expected(act: Act, room: str, caller: str) -> str:
     """`ok`, or the code of the refusal."""
+    if act.right == "preview" and caller in (*INSIDE, *OUTSIDE, "key-read"):
+        return "ok" if room == PUBLIC else "not_found"
     if caller in KEYS:
         scope = caller.removeprefix("key-")
         return _with_scope(act, room, scope) if act.action in OF_SCOPE[scope] else "forbidden"

@@ -393,6 +393,12 @@ class Actions:
             {"topic_name": topic_name, "is_private": is_private, "posting": posting, "purpose": purpose},
         )
 
+    async def preview_topic(
+        self, *, room_id: str | None = LEFT_OUT, topic_name: str | None = LEFT_OUT
+    ) -> models.TopicPreview:
+        """Get what a public topic is about, before subscribing. No token is needed where registration is open."""
+        return await self._call(models.TopicPreview, "preview_topic", {"room_id": room_id, "topic_name": topic_name})
+
     async def subscribe(self, *, topic_name: str) -> models.Room:
         """Become a member of a public topic."""
         return await self._call(models.Room, "subscribe", {"topic_name": topic_name})

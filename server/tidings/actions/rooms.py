@@ -42,6 +42,7 @@ from tidings.contract.models import (
     Role,
     Room,
     Rooms,
+    TopicPreview,
     timestamp,
 )
 from tidings.contract.permissions import KeyScope, Permission
@@ -102,6 +103,45 @@ async def create(ctx: Context, req: Create) -> Room:
 
 def _purpose(raw: str | None) -> str | None:
     return None if raw is None else names.title(raw, "purpose")
+
+
+@action(
+    "preview_topic",
+    scope=KeyScope.READ,
+    http="GET /api/topic-preview",
+    anonymous=True,
+    personal=True,
+    errors={
+        ErrorCode.UNAUTHENTICATED: "you sent no token, and not everybody may register",
+        ErrorCode.NOT_FOUND: "no such topic, or a private one",
+    },
+)
+async def preview_topic(ctx: Context, req: actions.PreviewTopic) -> TopicPreview:
+    """Get what a public topic is about, before subscribing. No token is needed where registration is open."""
+    caller_key = None
+    if ctx.caller is None and ctx.auth.registration.mode == "open":
+        ctx.count_anonymous()
+    else:
+        caller_key = ctx.principal.user_key
+        ctx.count(Limit.READS)
+    name_key = None if req.topic_name is None else names.name_key(req.topic_name.strip())
+
+    def load(conn: Transaction) -> tuple[RoomRow | None, bool]:
+        room = rooms.find(conn, room_id=req.room_id, name_key=name_key)
+        if room is None or caller_key is None:
+            return room, False
+        return room, members.standing(conn, room.key, caller_key, ctx.now).role is not None
+
+    room, is_member = await ctx.db.read(load)
+    if room is None or room.is_private or room.topic_name is None:
+        raise not_found("topic")
+    return TopicPreview(
+        room_id=room.room_id,
+        topic_name=room.topic_name,
+        purpose=room.purpose,
+        members=room.members,
+        is_member=is_member,
+    )
 
 
 @action(

@@ -190,6 +190,19 @@ class Create(Payload):
     purpose: Purpose | None = None
 
 
+class PreviewTopic(Payload):
+    model_config = _exactly_one_of("room_id", "topic_name")
+
+    room_id: Id | None = None
+    topic_name: TopicName | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> PreviewTopic:
+        if (self.room_id is None) == (self.topic_name is None):
+            raise ValueError("give exactly one of room_id, topic_name")
+        return self
+
+
 class Subscribe(Payload):
     topic_name: TopicName
 

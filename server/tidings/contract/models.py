@@ -172,6 +172,16 @@ class Room(View):
     preferences: Preferences | None = Field(default=None, description="The caller's own; null: not a member")
 
 
+class TopicPreview(View):
+    """Answer of `preview_topic`."""
+
+    room_id: str
+    topic_name: str
+    purpose: str | None
+    members: int
+    is_member: bool = Field(description="Whether the caller is in it; false without a token")
+
+
 class Member(View):
     username: str
     role: Role
