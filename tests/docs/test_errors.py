@@ -349,6 +349,7 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
 
         node.node.auth.registration.mode = "closed"
         await ask("register", "/api/register", username="nuevo", password=PASSWORD)
+        await ask("preview_topic", "/api/topic-preview?topic_name=noticias", method="GET")
         node.node.auth.registration.mode = "open"
         for action, password in (("login", "wrong password"), ("register", PASSWORD)):
             for _ in range(40):

@@ -94,6 +94,7 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             assert entered["usernames"] == ["diego"]
             assert (await omar.ask("get_profile", username="diego"))["online"] is True
             assert (await omar.ask("me"))["username"] == "omar"
+            assert (await omar.ask("preview_topic", topic_name="noticias"))["is_member"] is True
             await server.node.indexer.caught_up()
             found = await other.ask("search", query="REST", topic_name="noticias", limit=1)
             assert [message["id"] for message in found["messages"]] == [sent["id"]]

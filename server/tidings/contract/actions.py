@@ -331,7 +331,7 @@ class Read(RoomRef):
 
 
 class MarkUnread(RoomRef):
-    seq: Annotated[int, Field(ge=1, le=MAX_SEQ), INTEGRAL]
+    seq: Annotated[int, Field(ge=1, le=MAX_SEQ, examples=[1]), INTEGRAL]
 
 
 class SetPreferences(RoomRef):
