@@ -23,6 +23,7 @@ from tidings.contract.models import (
     Room,
     SearchResults,
     Sessions,
+    Unread,
     Usernames,
     Users,
     View,
@@ -152,7 +153,43 @@ async def set_title(context: CommandContext, rest: str) -> None:
     context.show(views=[await _ask_in_room(context, Room, "set_title", title=rest)])
 
 
-@_command("invite", "USER", "add a user to this private topic or group", group=_ROOMS, needs_room=True)
+@_command("purpose", "[TEXT]", "say what this room is for; nothing: remove it", group=_ROOMS, needs_room=True)
+async def set_purpose(context: CommandContext, rest: str) -> None:
+    context.show(views=[await _ask_in_room(context, Room, "set_purpose", purpose=rest or None)])
+
+
+@_command("notify", "all|mentions|nothing", "choose what rings in this room", group=_ROOMS, needs_room=True)
+async def notify(context: CommandContext, rest: str) -> None:
+    await _prefer(context, f"{rest} rings here", notify=rest)
+
+
+@_command("quiet", "TIME|off", "let nothing ring in this room for a while", group=_ROOMS, needs_room=True)
+async def quiet(context: CommandContext, rest: str) -> None:
+    length = None if rest == "off" else seconds(rest)
+    told = "no longer quiet" if length is None else f"quiet for {duration(length)}"
+    await _prefer(context, told, quiet_for=length)
+
+
+@_command("favourite", "[off]", "list this room first", group=_ROOMS, needs_room=True)
+async def favourite(context: CommandContext, rest: str) -> None:
+    if rest not in ("", "off"):
+        raise InvalidCommand("/favourite [off]")
+    await _prefer(context, "no favourite" if rest else "a favourite", favourite=not rest)
+
+
+async def _prefer(context: CommandContext, told: str, **changed: Any) -> None:
+    room = await _ask_in_room(context, Room, "set_preferences", **changed)
+    context.show(render.note(f"{title(room)}: {told}"), views=[room])
+
+
+@_command("unread", "[N]", "mark this room as unread, from message N on or the last", group=_ROOMS, needs_room=True)
+async def mark_unread(context: CommandContext, rest: str) -> None:
+    message = await context.message(rest or ".")
+    answer = await _ask_in_room(context, Unread, "mark_unread", seq=message.seq)
+    context.show(render.note(f"{answer.unread} unread"), views=[answer])
+
+
+@_command("invite", "USER", "add a user to this topic or group", group=_ROOMS, needs_room=True)
 async def invite(context: CommandContext, rest: str) -> None:
     await context.ask_in_room("invite", username=username(rest))
 

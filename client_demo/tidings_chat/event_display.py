@@ -19,7 +19,17 @@ from tidings.contract.events import (
     RoomRemoved,
     TypingNow,
 )
-from tidings.contract.models import ApplicationEvent, Message, Posting, Receipt, Room, RoomKind, View, timestamp
+from tidings.contract.models import (
+    ApplicationEvent,
+    Message,
+    Notify,
+    Posting,
+    Receipt,
+    Room,
+    RoomKind,
+    View,
+    timestamp,
+)
 from tidings_chat import render
 from tidings_chat.message_cache import MessageCache
 from tidings_chat.navigation import Navigation
@@ -76,8 +86,10 @@ class EventDisplay:
                 self._show_member(change)
             case RoomChanged() as change if change.title is not None:
                 self._show_title(change)
-            case RoomChanged() as change:
+            case RoomChanged() as change if change.posting is not None:
                 self._show_posting(change)
+            case RoomChanged() as change:
+                self._show_purpose(change)
             case ApplicationEvent() as published:
                 self._show_published(published)
             case RoomEntry() as entry:
@@ -159,12 +171,28 @@ class EventDisplay:
         self._screen.print(render.message(message, self._me, room, replied))
 
     def _ring_for(self, message: Message) -> None:
-        """Ring for a mention or a direct message, at most once a second, and not while the user is not disturbed."""
+        """Ring for a mention or a direct message, at most once a second, and not while that is unwanted."""
         now = time.monotonic()
-        is_quiet = (self.quiet_until or "") > timestamp(time.time_ns() // 1_000_000)
-        if self._bell and not is_quiet and self._is_personal(message) and now - self._rang_at > _BELL_EVERY:
+        if (
+            self._bell
+            and self._is_personal(message)
+            and self._may_ring(message)
+            and now - self._rang_at > _BELL_EVERY
+        ):
             self._rang_at = now
             self._screen.bell()
+
+    def _may_ring(self, message: Message) -> bool:
+        now = timestamp(time.time_ns() // 1_000_000)
+        if (self.quiet_until or "") > now:
+            return False
+        room = self._rooms.get(message.room_id)
+        if room is None or room.preferences is None:
+            return True
+        quiet_until, notify = room.preferences.quiet_until, room.preferences.notify
+        if (quiet_until or "") > now:
+            return False
+        return notify is Notify.ALL or (notify is Notify.MENTIONS and self._me in message.mentions)
 
     def _show_change(self, name: str, change: MessageChanged) -> None:
         """Print a change, unless the message was already shown like this: a replay has messages as they are now."""
@@ -197,6 +225,11 @@ class EventDisplay:
         if self._belongs_here(change.room_id):
             who = "only moderators write" if change.posting is Posting.MODERATORS else "all members may write"
             self._screen.print(render.note(f"{who} to {self._rooms.title(change.room_id)} now"))
+
+    def _show_purpose(self, change: RoomChanged) -> None:
+        if self._belongs_here(change.room_id):
+            purpose = f"is for: {change.purpose}" if change.purpose else "has no purpose now"
+            self._screen.print(render.note(f"{self._rooms.title(change.room_id)} {purpose}"))
 
     def _show_published(self, published: ApplicationEvent) -> None:
         if self._belongs_here(published.room_id):

@@ -262,10 +262,15 @@ def entry(event: RoomEntry, room: str) -> Text:
     return note(": ".join(filter(None, (room, getattr(event, "username", ""), kind))))
 
 
+def _place(room: Room) -> tuple[bool, bool, str]:
+    is_favourite = room.preferences is not None and room.preferences.favourite
+    return not is_favourite, room.unread == 0, title(room).casefold()
+
+
 def rooms(room_list: Iterable[Room], key: Callable[[str], int | None] = lambda room_id: None) -> RenderableType:
-    """The table of rooms, those with unread messages first. `key` returns the digit that opens a room, with Alt."""
+    """The table of rooms: favourites, then then unread ones. `key` returns the digit that opens one, with Alt."""
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), expand=True)
-    shown = sorted(room_list, key=lambda room: (room.unread == 0, title(room).casefold()))
+    shown = sorted(room_list, key=_place)
     keys = {room.room_id: key(room.room_id) for room in shown}
     if any(keys.values()):
         table.add_column("Alt", justify="right", style="dim")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tidings.contract.events import MemberChange, MemberChanged, MessageChanged, RoomChanged
-from tidings.contract.models import Message, Receipt, Room, RoomKind, View
+from tidings.contract.events import MemberChange, MemberChanged, MessageChanged, PreferencesChanged, RoomChanged
+from tidings.contract.models import Message, Preferences, Receipt, Room, RoomKind, View
 from tidings.contract.models import Rooms as Page
 from tidings_client.contract import Ask
 
@@ -71,21 +71,30 @@ def applied(room: Room, event: View, me: str) -> Room:
     match event:
         case Message(sender=sender):
             update["last_message"] = event
-            update |= {"unread": 0, "read_seq": seq} if sender == me else {"unread": room.unread + 1}
+            update |= {"unread": room.unread + 1}
+            if sender == me:
+                update |= {"unread": 0, "read_seq": seq, "preferences": _unmarked(room)}
         case MessageChanged(message=message):
             if room.last_message is not None and room.last_message.id == message.id:
                 update["last_message"] = message
-        case RoomChanged(title=new_title, posting=new_posting):
+        case RoomChanged(title=new_title, posting=new_posting, purpose=new_purpose):
+            update |= {"purpose": new_purpose} if "purpose" in event.model_fields_set else {}
             update |= {} if new_title is None else {"title": new_title}
             update |= {} if new_posting is None else {"posting": new_posting}
         case MemberChanged(change=MemberChange.ROLE, username=username, role=role):
             update |= {"role": role} if username == me else {}
         case MemberChanged(change=change, username=username):
             update["members"] = room.members + (1 if change is MemberChange.JOINED else -1)
-        case Receipt(username=username, read_seq=read_seq) if username == me:
-            update["read_seq"] = max(room.read_seq, read_seq)
+        case PreferencesChanged(preferences=preferences, unread=unread):
+            update |= {"preferences": preferences, "unread": unread}
+        case Receipt(username=username, read_seq=read_seq) if username == me and read_seq > room.read_seq:
+            update["read_seq"] = read_seq
             update |= {"unread": 0} if read_seq >= room.last_seq else {}
     return room.model_copy(update=update)
+
+
+def _unmarked(room: Room) -> Preferences | None:
+    return room.preferences and room.preferences.model_copy(update={"unread_from": None})
 
 
 async def all_rooms(ask: Ask, **filters: Any) -> list[Room]:

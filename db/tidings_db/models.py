@@ -197,6 +197,7 @@ class Room(Base, table=True):
     posting: str = Field(
         default="members", sa_column_kwargs={"server_default": "members"}, description="Who may write: see `Posting`"
     )
+    purpose: str | None = Field(default=None, description="Of a topic or group: what it is for")
 
 
 class Member(Base, table=True):
@@ -218,6 +219,17 @@ class Member(Base, table=True):
     )
     muted_until: int | None = _ms(default=None, description="A copy of `mute`, so that sending need not query it")
     blocked: bool = Field(default=False, description="In a direct conversation: by the other member")
+    notify: str = Field(
+        default="all", sa_column_kwargs={"server_default": "all"}, description="What rings: see `Notify`"
+    )
+    quiet_until: int | None = _ms(default=None)
+    favourite: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    section: str | None = None
+    unread_from: int | None = _ms(
+        default=None, description="The room was marked as unread from this seq; see `Snapshot.unread_from`"
+    )
+    unread_messages: int | None = _ms(default=None, description="`entry.messages` before `unread_from`")
+    unread_marked_at: int | None = _ms(default=None, description="The seq of the read marker when it was marked")
 
 
 class Ban(Base, table=True):

@@ -25,19 +25,24 @@ async def test_a_snapshot_with_its_events_is_the_next_snapshot(server: RunningNo
             await omar.ask("edit", message_id=first["id"], content="ONE")
             await diego.ask("react", message_id=last["id"], emoji="🎉")
             await omar.ask("set_title", **ref, title="Late shift")
+            await omar.ask("set_purpose", **ref, purpose="News at night")
             await omar.ask("invite", **ref, username="juan")
             await omar.ask("set_role", **ref, username="diego", role="moderator")
             await omar.ask("kick", **ref, username="maria")
             await omar.ask("edit", message_id=last["id"], content="THREE")
             await omar.ask("delete", message_id=first["id"])
             await diego.event("message_deleted")
+            await diego.ask("read", **ref, seq=last["seq"])
+            await diego.ask("set_preferences", **ref, favourite=True)
+            await diego.ask("mark_unread", **ref, seq=last["seq"])
+            await diego.until(lambda: len(diego.of("preferences")) == 2)
             (snapshot,) = (await diego.ask("get_rooms", kind="group"))["rooms"]
             events = [(name, data) for name, data in diego.events if data.get("room_id") == group["room_id"]]
         for name, data in [*events, *events]:  # a repeated event changes nothing
             room = applied(room, EVENTS[name].model_validate(data), "diego")
         expected = Room.model_validate(snapshot)
         assert room == expected.model_copy(update={"online": room.online})
-        assert (title(room), room.role, room.members, room.unread) == ("Late shift", Role.MODERATOR, 3, 3)
+        assert (title(room), room.role, room.members, room.unread) == ("Late shift", Role.MODERATOR, 3, 1)
 
 
 def test_joining_a_public_topic_changes_the_member_count_but_not_the_log() -> None:

@@ -56,7 +56,7 @@ OWN_REASONS: dict[str, Refusals] = {
     },
     "invite": {
         ErrorCode.FORBIDDEN: [
-            ABIERTO | {"username": "eva"},
+            NOTICIAS | {"username": "eva"},
             {"room_id": DIRECT, "username": "eva"},
             {"topic_name": "corro", "username": "satoshi"},
             {"room_id": FULL, "username": "satoshi"},
@@ -116,6 +116,8 @@ OWN_REASONS: dict[str, Refusals] = {
     "typing": {ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}]},
     "get_rooms": {ErrorCode.NOT_FOUND: [{"after": SECRET}, {"after": "nothing"}]},
     "read": {ErrorCode.INVALID: [ABIERTO | {"seq": 1000}]},
+    "mark_unread": {ErrorCode.INVALID: [ABIERTO | {"seq": 1000}]},
+    "set_preferences": {ErrorCode.INVALID: [ABIERTO | {"notify": None}]},
     "kick": _OF_A_MODERATOR | _OF_MEMBERS,
     "ban": _OF_A_MODERATOR,
     "unban": _OF_A_MODERATOR | _OF_MEMBERS,
@@ -357,6 +359,7 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
 
         node.node.auth.registration.mode = "closed"
         await ask("register", "/api/register", username="nuevo", password=PASSWORD)
+        await ask("preview_topic", "/api/topic-preview?topic_name=noticias", method="GET")
         node.node.auth.registration.mode = "open"
         for action, password in (("login", "wrong password"), ("register", PASSWORD)):
             for _ in range(40):

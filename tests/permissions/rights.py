@@ -13,8 +13,8 @@ KEYS = ("key-publish", "key-rooms", "key-read")
 """Keys with one scope each, whose users are in no room."""
 CALLERS = (*INSIDE, *OUTSIDE, *KEYS)
 
-MEMBERS = {"read", "send", "edit own", "delete own", "react", "type", "leave", "invite"}
-MODERATORS = MEMBERS | {"delete any", "moderate", "set the title", "see bans"}
+MEMBERS = {"read", "send", "edit own", "delete own", "react", "type", "leave", "invite", "invite by link"}
+MODERATORS = MEMBERS | {"delete any", "moderate", "set the title", "set the purpose", "see bans"}
 MAY = {
     "member": MEMBERS,
     "muted": MEMBERS - {"send", "edit own", "react", "type"},
@@ -22,10 +22,10 @@ MAY = {
     "owner": MODERATORS | {"moderate moderators", "hand over", "choose who may write"},
 }
 IMPOSSIBLE = {
-    PUBLIC: {"invite", "set the title"},
+    PUBLIC: {"invite by link", "set the title"},
     PRIVATE: {"set the title"},
     GROUP: set(),
-    DIRECT: {"invite", "leave"},
+    DIRECT: {"invite", "invite by link", "leave"},
 }
 """The rights that nobody has in a kind of room."""
 
@@ -55,6 +55,8 @@ ACTS = (
     Act("get_members", "read"),
     Act("get_receipts", "read"),
     Act("read", "read", {"seq": 0}),
+    Act("mark_unread", "read", {"seq": 1}),
+    Act("set_preferences", "read", {"favourite": True}),
     Act("search", "read", {"query": "hola"}),
     Act("get_events", "read"),
     Act("message", "send", {"content": "x"}),
@@ -74,14 +76,16 @@ ACTS = (
     Act("delete", "delete any", by="theirs"),
     _on("invite", "invite", "guest"),
     _on("add_member", "invite", "guest"),
-    Act("create_invitation_link", "invite"),
-    Act("get_invitation_links", "invite"),
+    Act("create_invitation_link", "invite by link"),
+    Act("get_invitation_links", "invite by link"),
     Act("join_by_link", "join by link", by="link"),
     Act("delete_invitation_link", "link", by="link"),
+    Act("preview_topic", "preview"),
     Act("subscribe", "join", by="topic_name"),
     Act("connect_to_room", "enter", by="topic_name"),
     Act("unsubscribe", "leave"),
     Act("set_title", "set the title", {"title": "x"}),
+    Act("set_purpose", "set the purpose", {"purpose": "x"}),
     Act("set_posting", "choose who may write", {"posting": "members"}),
     Act("get_bans", "see bans"),
     Act("get_reports", "see bans"),
@@ -121,9 +125,11 @@ TABLE = {
     "react": ("react", "react"),
     "type": ("typing", "type"),
     "invite": ("invite", "invite"),
+    "invite by link": ("create_invitation_link", "invite by link"),
     "join": ("subscribe", "join"),
     "leave": ("unsubscribe", "leave"),
     "set the title": ("set_title", "set the title"),
+    "set the purpose": ("set_purpose", "set the purpose"),
     "choose who may write": ("set_posting", "choose who may write"),
     "kick": ("kick", "moderate"),
     "ban": ("ban", "moderate"),
@@ -133,9 +139,19 @@ TABLE = {
 """The columns of the documented table: for each, the action and the right of the act that tests it."""
 OF_SCOPE = {
     "publish": {"message", "publish", "typing", "edit", "delete", "react", "append", "stop", "finish"},
-    "read": {"history", "get_events", "get_members", "get_receipts", "get_rooms", "delivered"},
+    "read": {"history", "get_events", "get_members", "get_receipts", "get_rooms", "delivered"} | {"preview_topic"},
     "rooms": {"invite", "add_member", "subscribe", "connect_to_room", "unsubscribe", "set_title", "set_posting"}
-    | {"kick", "remove_member", "ban", "unban", "mute", "set_role", "admin_delete_topic", "delete_room"},
+    | {
+        "set_purpose",
+        "kick",
+        "remove_member",
+        "ban",
+        "unban",
+        "mute",
+        "set_role",
+        "admin_delete_topic",
+        "delete_room",
+    },
 }
 """The actions that a key may call, by its scope."""
 WITHOUT_A_ROOM = {"create"}
@@ -160,6 +176,8 @@ def exists(act: Act, room: str, caller: str) -> bool:
 
 def expected(act: Act, room: str, caller: str) -> str:
     """`ok`, or the code of the refusal."""
+    if act.right == "preview" and caller in (*INSIDE, *OUTSIDE, "key-read"):
+        return "ok" if room == PUBLIC else "not_found"
     if caller in KEYS:
         scope = caller.removeprefix("key-")
         return _with_scope(act, room, scope) if act.action in OF_SCOPE[scope] else "forbidden"

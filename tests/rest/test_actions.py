@@ -94,6 +94,7 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             assert entered["usernames"] == ["diego"]
             assert (await omar.ask("get_profile", username="diego"))["online"] is True
             assert (await omar.ask("me"))["username"] == "omar"
+            assert (await omar.ask("preview_topic", topic_name="noticias"))["is_member"] is True
             shown = await omar.ask("set_profile", display_name="Omar García", status={"text": "here"})
             assert (await live.event("profile"))["status"] == shown["status"]
             assert [user["username"] for user in (await other.ask("get_users", query="gar"))["users"]] == ["omar"]

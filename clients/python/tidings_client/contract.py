@@ -310,6 +310,21 @@ class Actions:
             models.Unread, "read", {"room_id": room_id, "topic_name": topic_name, "username": username, "seq": seq}
         )
 
+    async def mark_unread(
+        self,
+        *,
+        room_id: str | None = LEFT_OUT,
+        topic_name: str | None = LEFT_OUT,
+        username: str | None = LEFT_OUT,
+        seq: int,
+    ) -> models.Unread:
+        """Mark a room as unread for the caller, from a message on; answers with the number of unread messages."""
+        return await self._call(
+            models.Unread,
+            "mark_unread",
+            {"room_id": room_id, "topic_name": topic_name, "username": username, "seq": seq},
+        )
+
     async def kick(self, *, room_id: str | None = LEFT_OUT, topic_name: str | None = LEFT_OUT, username: str) -> None:
         """Remove a member, who may join again."""
         await self._call(models.Empty, "kick", {"room_id": room_id, "topic_name": topic_name, "username": username})
@@ -413,12 +428,25 @@ class Actions:
         await self._call(models.Empty, "close_report", {"report_id": report_id})
 
     async def create(
-        self, *, topic_name: str, is_private: bool = LEFT_OUT, posting: models.Posting = LEFT_OUT
+        self,
+        *,
+        topic_name: str,
+        is_private: bool = LEFT_OUT,
+        posting: models.Posting = LEFT_OUT,
+        purpose: str | None = LEFT_OUT,
     ) -> models.Room:
         """Create a public or private topic; the caller becomes its owner."""
         return await self._call(
-            models.Room, "create", {"topic_name": topic_name, "is_private": is_private, "posting": posting}
+            models.Room,
+            "create",
+            {"topic_name": topic_name, "is_private": is_private, "posting": posting, "purpose": purpose},
         )
+
+    async def preview_topic(
+        self, *, room_id: str | None = LEFT_OUT, topic_name: str | None = LEFT_OUT
+    ) -> models.TopicPreview:
+        """Get what a public topic is about, before subscribing. No token is needed where registration is open."""
+        return await self._call(models.TopicPreview, "preview_topic", {"room_id": room_id, "topic_name": topic_name})
 
     async def subscribe(self, *, topic_name: str) -> models.Room:
         """Become a member of a public topic."""
@@ -435,19 +463,25 @@ class Actions:
     async def invite(
         self, *, room_id: str | None = LEFT_OUT, topic_name: str | None = LEFT_OUT, username: str
     ) -> models.Room:
-        """Add another user to a private topic or a group that the caller is in. The user becomes a member
-        immediately."""
+        """Add another user to a topic or a group that the caller is in. The user becomes a member immediately."""
         return await self._call(
             models.Room, "invite", {"room_id": room_id, "topic_name": topic_name, "username": username}
         )
 
     async def create_conversation(
-        self, *, usernames: list[str], title: str | None = LEFT_OUT, posting: models.Posting = LEFT_OUT
+        self,
+        *,
+        usernames: list[str],
+        title: str | None = LEFT_OUT,
+        posting: models.Posting = LEFT_OUT,
+        purpose: str | None = LEFT_OUT,
     ) -> models.Room:
         """Create a conversation. With one other user and no title it is direct, and there is one per pair of
         users."""
         return await self._call(
-            models.Room, "create_conversation", {"usernames": usernames, "title": title, "posting": posting}
+            models.Room,
+            "create_conversation",
+            {"usernames": usernames, "title": title, "posting": posting, "purpose": purpose},
         )
 
     async def set_title(
@@ -463,6 +497,47 @@ class Actions:
             models.Room,
             "set_title",
             {"room_id": room_id, "topic_name": topic_name, "username": username, "title": title},
+        )
+
+    async def set_purpose(
+        self,
+        *,
+        room_id: str | None = LEFT_OUT,
+        topic_name: str | None = LEFT_OUT,
+        username: str | None = LEFT_OUT,
+        purpose: str | None,
+    ) -> models.Room:
+        """Say what a topic or group is for."""
+        return await self._call(
+            models.Room,
+            "set_purpose",
+            {"room_id": room_id, "topic_name": topic_name, "username": username, "purpose": purpose},
+        )
+
+    async def set_preferences(
+        self,
+        *,
+        room_id: str | None = LEFT_OUT,
+        topic_name: str | None = LEFT_OUT,
+        username: str | None = LEFT_OUT,
+        notify: models.Notify | None = LEFT_OUT,
+        quiet_for: int | None = LEFT_OUT,
+        favourite: bool | None = LEFT_OUT,
+        section: str | None = LEFT_OUT,
+    ) -> models.Room:
+        """Change the caller's own preferences for a room, on every device; they end with the membership."""
+        return await self._call(
+            models.Room,
+            "set_preferences",
+            {
+                "room_id": room_id,
+                "topic_name": topic_name,
+                "username": username,
+                "notify": notify,
+                "quiet_for": quiet_for,
+                "favourite": favourite,
+                "section": section,
+            },
         )
 
     async def set_posting(

@@ -70,9 +70,15 @@ PARTS: Final[Mapping[str, Part]] = {
             rooms.c.kind,
             rooms.c.topic_name,
             rooms.c.title,
+            rooms.c.purpose,
             rooms.c.is_private,
             members.c.role,
             members.c.joined_at,
+            members.c.notify,
+            members.c.quiet_until,
+            members.c.favourite,
+            members.c.section,
+            members.c.unread_from,
         )
         .join_from(members, rooms, rooms.c.id == members.c.room_id)
         .where(members.c.user_id == _USER),

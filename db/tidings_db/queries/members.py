@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -134,6 +134,12 @@ def remove(conn: Connection, room_key: int, user_key: int) -> None:
     """End a membership. The caller tells the other nodes."""
     for table in (members, read_markers, places):
         conn.execute(delete(table).where(table.c.room_id == room_key, table.c.user_id == user_key))
+
+
+def prefer(conn: Connection, room_key: int, user_key: int, changed: Mapping[str, object]) -> None:
+    """Store preferences of a member, by column."""
+    own = (members.c.room_id == room_key, members.c.user_id == user_key)
+    conn.execute(update(members).where(*own).values(**changed))
 
 
 def set_role(conn: Connection, room_key: int, user_key: int, role: str) -> None:

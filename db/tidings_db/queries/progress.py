@@ -159,16 +159,6 @@ class MarkerRow(NamedTuple):
     messages: int
 
 
-_MARKER = select(read_markers.c.seq, read_markers.c.messages).where(
-    read_markers.c.room_id == bindparam("room"), read_markers.c.user_id == bindparam("user")
-)
-
-
-def marker(conn: Connection, room_key: int, user_key: int) -> MarkerRow:
-    row = conn.execute(_MARKER, {"room": room_key, "user": user_key}).first()
-    return MarkerRow(0, 0) if row is None else MarkerRow(*row)
-
-
 @cache
 def _save_markers(dialect: str) -> Any:
     statement = insert_or(dialect, read_markers).values(

@@ -37,6 +37,32 @@ from tidings_db.queries.rows import (
 _ROOM_WIDTH = len(ROOM_COLUMNS)
 
 
+class Preferences(NamedTuple):
+    """What a member prefers for a room, as stored."""
+
+    notify: str = "all"
+    quiet_until: int | None = None
+    favourite: bool = False
+    section: str | None = None
+    unread_from: int | None = None
+    """The room was marked as unread from this seq."""
+    unread_messages: int | None = None
+    """The number of messages before `unread_from`."""
+    unread_marked_at: int | None = None
+    """The read marker when the room was marked."""
+
+    def unread(self, read_seq: int) -> tuple[int, int] | None:
+        """`unread_from` and the messages before it, unless the read marker has come to it since it was set.
+
+        A message moves the marker in the statement that appends it, so it need not clear these columns.
+        """
+        if self.unread_from is None or self.unread_messages is None:
+            return None
+        if read_seq >= self.unread_from and read_seq != self.unread_marked_at:
+            return None
+        return self.unread_from, self.unread_messages
+
+
 class Snapshot(NamedTuple):
     """A room as one user sees it, without the number of members who are online."""
 
@@ -52,11 +78,21 @@ class Snapshot(NamedTuple):
     """In a direct conversation: whether the other user has blocked this one."""
     joined_removals: int = 0
     """How many memberships of the room had ended when the user joined."""
+    preferences: Preferences = Preferences()
+
+    @property
+    def unread_from(self) -> int | None:
+        marked = self.preferences.unread(self.read_seq)
+        return None if marked is None else marked[0]
 
     @property
     def unread(self) -> int:
-        """The number of messages after the read marker, without those that retention has deleted."""
-        return self.room.messages - max(self.read_messages, self.room.first_messages) if self.role else 0
+        """The number of messages after the read marker or from `unread_from` on, without those that are deleted."""
+        if not self.role:
+            return 0
+        marked = self.preferences.unread(self.read_seq)
+        before = self.read_messages if marked is None else min(self.read_messages, marked[1])
+        return self.room.messages - max(before, self.room.first_messages)
 
 
 _BY_ROOM_ID = select(*ROOM_COLUMNS).where(rooms.c.room_id == bindparam("value"))
@@ -175,6 +211,10 @@ def set_title(conn: Connection, room_key: int, title: str) -> None:
     conn.execute(update(rooms).where(rooms.c.id == room_key).values(title=title))
 
 
+def set_purpose(conn: Connection, room_key: int, purpose: str | None) -> None:
+    conn.execute(update(rooms).where(rooms.c.id == room_key).values(purpose=purpose))
+
+
 def set_posting(conn: Connection, room_key: int, posting: str) -> None:
     conn.execute(update(rooms).where(rooms.c.id == room_key).values(posting=posting))
 
@@ -196,6 +236,7 @@ def _select_snapshots() -> Select[Any]:
             other.c.username,
             func.coalesce(member.c.blocked, False),
             func.coalesce(member.c.joined_removals, 0),
+            *(member.c[name] for name in Preferences._fields),
             *entry_columns(last, sender),
         )
         .select_from(rooms)
@@ -220,7 +261,7 @@ def _select_snapshots() -> Select[Any]:
 
 def _snapshot(row: Any) -> Snapshot:
     start = _ROOM_WIDTH
-    last = row[start + 7 :]
+    last = row[start + 7 + len(Preferences._fields) :]
     return Snapshot(
         RoomRow(*row[:start]),
         row[start],
@@ -231,6 +272,7 @@ def _snapshot(row: Any) -> Snapshot:
         row[start + 4],
         bool(row[start + 5]),
         row[start + 6],
+        Preferences() if row[start] is None else Preferences(*row[start + 7 : start + 7 + len(Preferences._fields)]),
     )
 
 

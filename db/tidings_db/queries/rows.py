@@ -57,6 +57,7 @@ class RoomRow(NamedTuple):
     """How often members or their roles have changed."""
     posting: str = "members"
     """The members who may write: see `tidings.contract.models.Posting`."""
+    purpose: str | None = None
 
 
 class EntryRow(NamedTuple):
@@ -143,6 +144,7 @@ ROOM_COLUMNS = (
     rooms.c.removals,
     rooms.c.changes,
     rooms.c.posting,
+    rooms.c.purpose,
 )
 
 

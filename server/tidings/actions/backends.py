@@ -96,7 +96,7 @@ async def end_sessions(ctx: Context, req: UserRef) -> Empty:
     live=False,
     errors={
         ErrorCode.NOT_FOUND: "no such user; no such room, or a private one that you are not in",
-        ErrorCode.FORBIDDEN: "the room is a public topic, and you have no key; it is a direct conversation; the user"
+        ErrorCode.FORBIDDEN: "you are not a member of the public topic; the room is a direct conversation; the user"
         " is banned, or has blocked you",
         ErrorCode.TOO_LARGE: "the room or the user has too many",
     },

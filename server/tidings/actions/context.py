@@ -32,6 +32,7 @@ from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
 from tidings.log.rooms import OpenDirect
+from tidings.transport.addresses import source_of
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
 from tidings_db.queries import blocks, keys, members, online, rooms, users
@@ -82,6 +83,10 @@ class Parts:
     closed_directory: bool = False
     """Whether users find only those with whom they share a room."""
     searches: Turns = field(default_factory=lambda: Turns(SEARCHES_AT_A_TIME, SEARCHES_WAITING))
+
+
+ANONYMOUS_READ = 20
+"""The reads of a user that one read without a token counts as, for its address."""
 
 
 @dataclass(slots=True)
@@ -234,6 +239,11 @@ class Context:
         if self.parts.limits is not None and self.principal.scopes is None:
             connection = None if self.connection is None else self.connection.id
             self.parts.limits.take(kind, self.principal.user_key, connection, weight)
+
+    def count_anonymous(self) -> None:
+        """Count a read by an address, as many of a user. Raises `rate_limited`."""
+        if self.parts.limits is not None:
+            self.parts.limits.take(Limit.READS, source_of(self.address), weight=ANONYMOUS_READ)
 
     def check_conflicts(self) -> None:
         """Raises `rate_limited` if the caller has tried too many names of topics that are hidden from them."""

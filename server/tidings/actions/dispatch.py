@@ -68,6 +68,8 @@ class Action:
     """It is available over live connections."""
     anonymous: bool
     """It needs no token."""
+    personal: bool
+    """Anonymous, but its answer depends on the caller: a token that is sent must be valid."""
     admin: bool
     """Only administrators may call it."""
     scope: KeyScope | None
@@ -119,6 +121,7 @@ def action(
     status: int = 200,
     live: bool = True,
     anonymous: bool = False,
+    personal: bool = False,
     admin: bool = False,
     scope: KeyScope | None = None,
     limit: Limit | None = None,
@@ -156,6 +159,7 @@ def action(
             appends=appends,
             live=live,
             anonymous=anonymous,
+            personal=personal,
             admin=admin,
             scope=scope,
             errors=errors or {},

@@ -26,6 +26,7 @@ _TIMES = (
     "edited_at",
     "expires_at",
     "joined_at",
+    "quiet_until",
     "last_seen",
     "revoked_at",
     "seen_at",

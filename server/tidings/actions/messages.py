@@ -20,6 +20,7 @@ from tidings.contract.actions import (
     Delivered,
     Edit,
     GetHistory,
+    MarkUnread,
     React,
     Read,
     SendMessage,
@@ -28,6 +29,7 @@ from tidings.contract.actions import (
 from tidings.contract.errors import ErrorCode, invalid
 from tidings.contract.models import Empty, History, Message, Unread
 from tidings.contract.permissions import KeyScope, Permission
+from tidings.log import preferences
 from tidings.log.messages import MAX_EMOJIS, MAX_REACTIONS, AppendMessage, ChangeReaction, DeleteMessage, EditMessage
 from tidings.log.receipts import MarkRead
 from tidings.log.views import message as wire_message
@@ -230,3 +232,18 @@ async def read(ctx: Context, req: Read) -> Unread:
     """Move the caller's read marker of a room forward; answers with the number of unread messages."""
     key = await ctx.access.existing(req)
     return Unread(unread=await ctx.journal.write(MarkRead(ctx.principal, key, req.seq)))
+
+
+@action(
+    "mark_unread",
+    http="POST /api/unread",
+    limit=Limit.READS,
+    errors={ErrorCode.INVALID: "`seq` is beyond the end of the log"},
+)
+async def mark_unread(ctx: Context, req: MarkUnread) -> Unread:
+    """Mark a room as unread for the caller, from a message on; answers with the number of unread messages.
+
+    The read marker, which others see, does not move back. Sending a message ends it, and `read` up to that message.
+    """
+    key = await ctx.access.existing(req)
+    return Unread(unread=await ctx.journal.write(preferences.MarkUnread(ctx.principal, key, req.seq)))

@@ -42,13 +42,15 @@ from tidings.contract.models import (
     Role,
     Room,
     Rooms,
+    TopicPreview,
     timestamp,
 )
 from tidings.contract.permissions import KeyScope, Permission
 from tidings.log import views
 from tidings.log.cursors import RECEIPT_MEMBERS
 from tidings.log.memberships import CreateLink, DeleteLink, Join, JoinByLink, Leave
-from tidings.log.rooms import ChangePosting, ChangeTitle, CreateGroup, CreateTopic, OpenDirect
+from tidings.log.preferences import Prefer
+from tidings.log.rooms import ChangePosting, ChangePurpose, ChangeTitle, CreateGroup, CreateTopic, OpenDirect
 from tidings_db.queries import blocks, members, progress, rooms, users
 from tidings_db.queries.members import LinkRow
 from tidings_db.queries.rooms import Snapshot
@@ -85,9 +87,10 @@ async def create(ctx: Context, req: Create) -> Room:
     """Create a public or private topic; the caller becomes its owner."""
     name = names.topic_name(req.topic_name)
     key = names.name_key(name)
+    purpose = _purpose(req.purpose)
     ctx.check_conflicts()
     try:
-        topic = CreateTopic(ctx.principal, None, name, key, req.is_private, req.posting)
+        topic = CreateTopic(ctx.principal, None, name, key, req.is_private, req.posting, purpose)
         return await _view(ctx, await ctx.journal.write(topic))
     except ActionError as error:
         caller_key = ctx.principal.user_key
@@ -96,6 +99,49 @@ async def create(ctx: Context, req: Create) -> Room:
         ):
             ctx.count_conflict()
         raise
+
+
+def _purpose(raw: str | None) -> str | None:
+    return None if raw is None else names.title(raw, "purpose")
+
+
+@action(
+    "preview_topic",
+    scope=KeyScope.READ,
+    http="GET /api/topic-preview",
+    anonymous=True,
+    personal=True,
+    errors={
+        ErrorCode.UNAUTHENTICATED: "you sent no token, and not everybody may register",
+        ErrorCode.NOT_FOUND: "no such topic, or a private one",
+    },
+)
+async def preview_topic(ctx: Context, req: actions.PreviewTopic) -> TopicPreview:
+    """Get what a public topic is about, before subscribing. No token is needed where registration is open."""
+    caller_key = None
+    if ctx.caller is None and ctx.auth.registration.mode == "open":
+        ctx.count_anonymous()
+    else:
+        caller_key = ctx.principal.user_key
+        ctx.count(Limit.READS)
+    name_key = None if req.topic_name is None else names.name_key(req.topic_name.strip())
+
+    def load(conn: Transaction) -> tuple[RoomRow | None, bool]:
+        room = rooms.find(conn, room_id=req.room_id, name_key=name_key)
+        if room is None or caller_key is None:
+            return room, False
+        return room, members.standing(conn, room.key, caller_key, ctx.now).role is not None
+
+    room, is_member = await ctx.db.read(load)
+    if room is None or room.is_private or room.topic_name is None:
+        raise not_found("topic")
+    return TopicPreview(
+        room_id=room.room_id,
+        topic_name=room.topic_name,
+        purpose=room.purpose,
+        members=room.members,
+        is_member=is_member,
+    )
 
 
 @action(
@@ -144,14 +190,14 @@ async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
     limit=Limit.JOINS,
     errors={
         ErrorCode.NOT_FOUND: "no such user; no such room, or a private one that you are not in",
-        ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation; the user is banned, or has"
-        " blocked you",
+        ErrorCode.FORBIDDEN: "you are not a member of the public topic; the room is a direct conversation; the user"
+        " is banned, or has blocked you",
         ErrorCode.CONFLICT: "the user is already a member",
         ErrorCode.TOO_LARGE: f"the group has {MAX_GROUP} members; the user is in the maximum number of rooms",
     },
 )
 async def invite(ctx: Context, req: Invite) -> Room:
-    """Add another user to a private topic or a group that the caller is in. The user becomes a member immediately."""
+    """Add another user to a topic or a group that the caller is in. The user becomes a member immediately."""
     # The user first, so that the error does not show whether the room exists.
     user = await ctx.parts.auth.user(req.username)
     key = await ctx.access.room_key(room_id=req.room_id, topic_name=req.topic_name)
@@ -177,7 +223,8 @@ async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
     status=201,
     errors={
         ErrorCode.NOT_FOUND: "no such user",
-        ErrorCode.INVALID: "you named only yourself; a direct conversation has no moderators who could post",
+        ErrorCode.INVALID: "you named only yourself; a direct conversation has no purpose, and no moderators who"
+        " could post",
         ErrorCode.FORBIDDEN: "one of the users has blocked you",
         ErrorCode.TOO_LARGE: "you own the maximum number of groups; one of the members is in the maximum number of"
         " rooms",
@@ -193,13 +240,15 @@ async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
     for name, username_key in keys_by_name.items():
         if username_key not in user_rows:
             raise ActionError(ErrorCode.NOT_FOUND, "no such user", username=name[:64])
-    title = None if req.title is None else names.title(req.title)
+    title, purpose = None if req.title is None else names.title(req.title), _purpose(req.purpose)
     invited = [user for user in user_rows.values() if user.key != caller.user_key]
     if not invited:
         raise invalid("usernames", "name at least one other user")
     if len(invited) == 1 and title is None:
         if req.posting is not Posting.MEMBERS:
             raise invalid("posting", "a direct conversation has no moderators")
+        if purpose is not None:
+            raise invalid("purpose", "a direct conversation has none")
         if (await ctx.access.find(RoomRef(username=invited[0].username))).room_key is None:
             ctx.count(Limit.ROOMS)
         key = await ctx.journal.write(OpenDirect(caller, None, invited[0].key))
@@ -208,7 +257,8 @@ async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
     ctx.count(Limit.ROOMS)
     ctx.count_invites(user.key for user in invited)
     keys = tuple(sorted(user.key for user in invited))
-    return await _view(ctx, await ctx.journal.write(CreateGroup(caller, None, keys, title, req.posting)))
+    group = CreateGroup(caller, None, keys, title, req.posting, purpose)
+    return await _view(ctx, await ctx.journal.write(group))
 
 
 @action(
@@ -224,6 +274,36 @@ async def set_title(ctx: Context, req: actions.SetTitle) -> Room:
     return await _view(
         ctx, await ctx.journal.write(ChangeTitle(ctx.principal, await ctx.access.existing(req), title))
     )
+
+
+@action(
+    "set_purpose",
+    scope=KeyScope.ROOMS,
+    http="PUT /api/purpose",
+    limit=Limit.SENDS,
+    errors={ErrorCode.FORBIDDEN: "you do not moderate the room; it is a direct conversation"},
+)
+async def set_purpose(ctx: Context, req: actions.SetPurpose) -> Room:
+    """Say what a topic or group is for."""
+    change = ChangePurpose(ctx.principal, await ctx.access.existing(req), _purpose(req.purpose))
+    return await _view(ctx, await ctx.journal.write(change))
+
+
+@action(
+    "set_preferences",
+    http="PUT /api/preferences",
+    limit=Limit.READS,
+    errors={ErrorCode.INVALID: "`notify` or `favourite` is null"},
+)
+async def set_preferences(ctx: Context, req: actions.SetPreferences) -> Room:
+    """Change the caller's own preferences for a room, on every device; they end with the membership."""
+    changed = req.model_dump(include=req.model_fields_set & {"notify", "quiet_for", "favourite", "section"})
+    for name in ("notify", "favourite"):
+        if name in changed and changed[name] is None:
+            raise invalid(name, "it has no null; leave it out to keep it")
+    if req.section is not None:
+        changed["section"] = names.title(req.section, "section")
+    return await _view(ctx, await ctx.journal.write(Prefer(ctx.principal, await ctx.access.existing(req), changed)))
 
 
 @action(
@@ -287,7 +367,7 @@ async def get_invitation_links(ctx: Context, req: GetInvitationLinks) -> Invitat
         creator = None if role != Role.MEMBER else caller_key
         return members.links_into(conn, room.key, ctx.now, creator=creator, after=req.after, limit=req.limit + 1)
 
-    rows = await ctx.access.room(req, Permission.INVITE, load)
+    rows = await ctx.access.room(req, Permission.INVITE_BY_LINK, load)
     page = rows[: req.limit]
     return InvitationLinks(links=[_link(row) for row in page], next=page[-1].code if len(rows) > req.limit else None)
 

@@ -104,10 +104,10 @@ def topic_name(raw: str) -> str:
     return name
 
 
-def title(raw: str) -> str:
-    """The stored form of a group's title: NFC, trimmed. Raises `invalid`."""
+def title(raw: str, field: str = "title") -> str:
+    """The stored form of a group's title, or of another short text: NFC, trimmed. Raises `invalid`."""
     text = unicodedata.normalize("NFC", raw).strip()
-    _check_shown(text, "title", _JOINERS)
+    _check_shown(text, field, _JOINERS)
     return text
 
 

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from tidings.contract.events import is_reserved
-from tidings.contract.models import Posting, Role, RoomKind
+from tidings.contract.models import Notify, Posting, Role, RoomKind
 
 MAX_CONTENT = 16_384
 MAX_STREAM = 131_072
@@ -112,6 +112,8 @@ Emoji = Annotated[
     Field(examples=["👍"], description="An emoji, or a short name of one; no whitespace or control characters"),
 ]
 Title = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=NO_NUL, strip_whitespace=True)]
+Purpose = Annotated[str, StringConstraints(min_length=1, max_length=250, pattern=NO_NUL, strip_whitespace=True)]
+Section = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL, strip_whitespace=True)]
 Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS), INTEGRAL]
 
 
@@ -185,6 +187,20 @@ class Create(Payload):
     topic_name: TopicName
     is_private: bool = False
     posting: PostingField = Posting.MEMBERS
+    purpose: Purpose | None = None
+
+
+class PreviewTopic(Payload):
+    model_config = _exactly_one_of("room_id", "topic_name")
+
+    room_id: Id | None = None
+    topic_name: TopicName | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> PreviewTopic:
+        if (self.room_id is None) == (self.topic_name is None):
+            raise ValueError("give exactly one of room_id, topic_name")
+        return self
 
 
 class Subscribe(Payload):
@@ -314,6 +330,21 @@ class Read(RoomRef):
     _accept_integral = field_validator("seq", mode="before")(_integral)
 
 
+class MarkUnread(RoomRef):
+    seq: Annotated[int, Field(ge=1, le=MAX_SEQ, examples=[1]), INTEGRAL]
+
+
+class SetPreferences(RoomRef):
+    """Fields that are left out stay unchanged."""
+
+    notify: Annotated[Notify, _one_of(Notify)] | None = Field(
+        default=None, description="`all`, `mentions`, or `nothing`", examples=["mentions"]
+    )
+    quiet_for: Seconds | None = Field(default=None, description="Seconds; null: no longer quiet", examples=[3600])
+    favourite: bool | None = None
+    section: Section | None = Field(default=None, description="null: none", examples=["Trabajo"])
+
+
 class GetRooms(Payload):
     kind: Annotated[RoomKind, _one_of(RoomKind)] | None = None
     member: bool | None = Field(
@@ -354,10 +385,15 @@ class CreateConversation(Payload):
     )
     title: Title | None = None
     posting: PostingField = Posting.MEMBERS
+    purpose: Purpose | None = Field(default=None, description="Not for a direct conversation", examples=[None])
 
 
 class SetTitle(RoomRef):
     title: Title
+
+
+class SetPurpose(RoomRef):
+    purpose: Purpose | None = Field(description="null: none")
 
 
 class SetPosting(RoomRef):

@@ -12,6 +12,7 @@ from tidings.contract.models import (
     DO_NOT_DISTURB,
     Message,
     Posting,
+    Preferences,
     Receipt,
     Report,
     Role,
@@ -78,13 +79,22 @@ class MemberChanged(View):
 
 
 class RoomChanged(RoomEntry):
-    """The title has changed, or who may write."""
+    """The title has changed, or the purpose, or who may write."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     username: str = Field(description="The member who changed it")
     title: str | None = Field(default=None, description="Of a group; left out if unchanged")
     posting: Posting | None = Field(default=None, description="Left out if unchanged")
+    purpose: str | None = Field(default=None, description="Left out if unchanged; null: removed")
+
+
+class PreferencesChanged(View):
+    """The user's own preferences for a room have changed, on any device."""
+
+    room_id: str
+    preferences: Preferences
+    unread: int
 
 
 class RoomAdded(View):
@@ -146,6 +156,7 @@ EVENTS: Final[dict[str, type[View]]] = {
     "room_added": RoomAdded,
     "room_removed": RoomRemoved,
     "room_changed": RoomChanged,
+    "preferences": PreferencesChanged,
     "typing": TypingNow,
     "presence": Presence,
     "profile": ProfileChanged,
@@ -184,6 +195,7 @@ ENTRIES: Final[dict[str, str]] = {
     "reaction": "reaction",
     "member": "member",
     "title": "room_changed",
+    "purpose": "room_changed",
     "posting": "room_changed",
 }
 """Every kind of entry in a room's log, and the event by which it is sent; but `EVENT`, whose events have any name.

@@ -25,6 +25,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "new_password": "battery staple",
     "next": None,
     "online": True,
+    "purpose": "Lo que comemos hoy",
     "password": "correct horse",
     "reactions": {"👍": ["diego"]},
     "read_seq": 41,

@@ -62,6 +62,14 @@ class Posting(StrEnum):
     """And the owner, and keys with the scope `publish`."""
 
 
+class Notify(StrEnum):
+    """The messages of a room that a member wants to be told of."""
+
+    ALL = "all"
+    MENTIONS = "mentions"
+    NOTHING = "nothing"
+
+
 MessageState = Literal["complete", "streaming", "interrupted"]
 
 
@@ -124,6 +132,19 @@ class Published(View):
     created_at: Timestamp | None = None
 
 
+class Preferences(View):
+    """What a member prefers for a room. Only the member sees it, on every device."""
+
+    notify: Notify
+    quiet_until: Timestamp | None = Field(description="Nothing rings before; null: not quiet")
+    favourite: bool
+    section: str | None = Field(description="The member's own group of rooms", examples=["Trabajo"])
+    unread_from: int | None = Field(
+        description="Marked as unread from this seq on. Sending a message ends it, and reading up to this seq",
+        examples=[None],
+    )
+
+
 class Room(View):
     """A room as the caller sees it: `role`, `read_seq` and `unread` are the caller's own."""
 
@@ -144,9 +165,21 @@ class Room(View):
     )
     last_seq: int = Field(description="seq of the newest entry; 0 in an empty room")
     read_seq: int = Field(description="The caller's read marker; 0 if not a member")
-    unread: int = Field(description="Messages after `read_seq`")
+    unread: int = Field(description="Messages after `read_seq`, or from an earlier `preferences.unread_from` on")
     last_message: Message | None = None
     posting: Posting = Field(default=Posting.MEMBERS, description="The members who may write")
+    purpose: str | None = Field(default=None, description="What a topic or group is for")
+    preferences: Preferences | None = Field(default=None, description="The caller's own; null: not a member")
+
+
+class TopicPreview(View):
+    """Answer of `preview_topic`."""
+
+    room_id: str
+    topic_name: str
+    purpose: str | None
+    members: int
+    is_member: bool = Field(description="Whether the caller is in it; false without a token")
 
 
 class UserStatus(View):

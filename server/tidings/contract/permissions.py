@@ -20,9 +20,11 @@ class Permission(StrEnum):
     REACT = "react"
     TYPE = "type"
     INVITE = "invite"
+    INVITE_BY_LINK = "invite by link"
     JOIN = "join"
     LEAVE = "leave"
     SET_TITLE = "set the title"
+    SET_PURPOSE = "set the purpose"
     SET_POSTING = "choose who may write"
     KICK = "kick"
     BAN = "ban"
@@ -55,6 +57,7 @@ GRANTED: Final[dict[KeyScope, frozenset[Permission]]] = {
             Permission.DELETE_ANY,
             Permission.INVITE,
             Permission.SET_TITLE,
+            Permission.SET_PURPOSE,
             Permission.SET_POSTING,
             Permission.KICK,
             Permission.BAN,
@@ -76,6 +79,7 @@ _MEMBER = frozenset(
         Permission.REACT,
         Permission.TYPE,
         Permission.INVITE,
+        Permission.INVITE_BY_LINK,
         Permission.LEAVE,
     }
 )
@@ -83,6 +87,7 @@ _MODERATES = frozenset(
     {
         Permission.DELETE_ANY,
         Permission.SET_TITLE,
+        Permission.SET_PURPOSE,
         Permission.KICK,
         Permission.BAN,
         Permission.MUTE,
@@ -99,10 +104,12 @@ ALLOWED: Final[dict[Role | None, frozenset[Permission]]] = {
 """The permissions of each role; `None` is a signed-in user who is not a member."""
 
 WITHOUT: Final[dict[tuple[RoomKind, bool], frozenset[Permission]]] = {
-    (RoomKind.TOPIC, False): frozenset({Permission.INVITE, Permission.SET_TITLE}),
+    (RoomKind.TOPIC, False): frozenset({Permission.INVITE_BY_LINK, Permission.SET_TITLE}),
     (RoomKind.TOPIC, True): frozenset({Permission.JOIN, Permission.SET_TITLE}),
     (RoomKind.GROUP, True): frozenset({Permission.JOIN}),
-    (RoomKind.DIRECT, True): frozenset({Permission.JOIN, Permission.INVITE, Permission.LEAVE, Permission.SET_POSTING})
+    (RoomKind.DIRECT, True): frozenset(
+        {Permission.JOIN, Permission.INVITE, Permission.INVITE_BY_LINK, Permission.LEAVE, Permission.SET_POSTING}
+    )
     | _MODERATES,
 }
 """Permissions that do not exist in a kind of room, by (kind, is_private)."""
@@ -142,7 +149,7 @@ def refusal(
         granted: what the caller may do without being a member, by the scopes of a key.
     """
     if need in granted:
-        is_missing = need in WITHOUT[kind, is_private] and (need, kind) != (Permission.INVITE, RoomKind.TOPIC)
+        is_missing = need in WITHOUT[kind, is_private]
         return ActionError(ErrorCode.FORBIDDEN, _missing_permission(kind, need)) if is_missing else None
     if role is None and is_private:
         return not_found()
@@ -180,8 +187,8 @@ def _missing_permission(kind: RoomKind, need: Permission) -> str:
     if need is Permission.SET_TITLE:
         return f"a {'topic' if kind is RoomKind.TOPIC else 'direct conversation'} has no title to set"
     if kind is RoomKind.TOPIC:
-        return "a public topic has no invitations: anyone may subscribe"
-    if need is Permission.INVITE:
+        return "a public topic has no invitation links: anyone may subscribe"
+    if need in (Permission.INVITE, Permission.INVITE_BY_LINK):
         return "a direct conversation has exactly two members"
     return "a direct conversation " + ("cannot be left" if need is Permission.LEAVE else "has no moderators")
 

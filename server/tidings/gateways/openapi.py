@@ -121,7 +121,10 @@ def _operation(action: Action, method: str, path: str, components: Schemas) -> d
     if parameters:
         operation["parameters"] = parameters
     operation["responses"] = _responses(action, components)
-    operation["security"] = [] if action.anonymous else [{"bearer": []}, {"password": []}]
+    optional: list[dict[str, list[str]]] = [{}] if action.personal else []
+    operation["security"] = optional + (
+        [] if action.anonymous and not action.personal else [{"bearer": []}, {"password": []}]
+    )
     return operation
 
 

@@ -74,7 +74,8 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
         record: RequestRecord = request.scope[RECORD]
         record.action = action.name
         try:
-            caller = None if action.anonymous else await bearer(request, parts.auth)
+            is_known = not action.anonymous or (action.personal and "authorization" in request.headers)
+            caller = await bearer(request, parts.auth) if is_known else None
             raw, strict = await _payload(request, MAX_ANONYMOUS_BODY if action.anonymous else MAX_BODY)
             if "client_id" in action.request.model_fields:
                 take_idempotency_key(request, raw)

@@ -100,7 +100,7 @@ def exactly_one(schema: Schema) -> list[str]:
 def errors(action: Action) -> dict[ErrorCode, str]:
     """All errors of an action, with their reasons."""
     general = set(ALWAYS)
-    if not action.anonymous:
+    if not action.anonymous or action.personal:
         general |= {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
     if action.request.model_fields:
         general |= {ErrorCode.TOO_LARGE}

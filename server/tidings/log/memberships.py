@@ -264,7 +264,7 @@ class CreateLink(Operation[LinkRow]):
     def apply(self, work: Work) -> LinkRow:
         assert self.room_key is not None
         room, actor = work.room(self.room_key), self.actor
-        work.check(room, actor, Permission.INVITE)
+        work.check(room, actor, Permission.INVITE_BY_LINK)
         work.quotas.check_links(work.conn, self.room_key, actor.user_key)
         code, limits = secrets.token_urlsafe(15), (self.expires_at, self.uses)
         link = LinkRow(self.room_key, room.row.room_id, code, actor.username, work.now, *limits)
@@ -282,7 +282,7 @@ class DeleteLink(Operation[None]):
         assert self.room_key is not None
         room = work.room(self.room_key)
         try:
-            standing = work.check(room, self.actor, Permission.INVITE)
+            standing = work.check(room, self.actor, Permission.INVITE_BY_LINK)
         except ActionError:
             raise not_found("invitation link") from None
         link = members.link(work.conn, self.code, work.now)

@@ -9,11 +9,12 @@ from sqlalchemy.engine import Connection
 
 from tidings.contract.errors import invalid
 from tidings.contract.permissions import Permission
+from tidings.log import preferences
 from tidings.log.cursors import RECEIPT_MEMBERS
 from tidings.log.notices import Notice, Personal, Transient
 from tidings.log.transaction import Operation, Work
 from tidings.log.views import receipt
-from tidings_db.queries import blocks, log, progress
+from tidings_db.queries import blocks, log, members, progress, rooms
 from tidings_db.queries.progress import MarkerRow
 
 
@@ -31,14 +32,18 @@ class MarkRead(Operation[int]):
             raise invalid("seq", f"the room's log ends at {room.row.last_seq}")
         work.save()
         member = (self.room_key, self.actor.user_key)
-        marker = progress.marker(work.conn, *member)
+        before = rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
+        marker = MarkerRow(before.read_seq, before.read_messages)
         if self.seq > marker.seq:
             marker = MarkerRow(self.seq, log.messages_upto(work.conn, room.row, self.seq))
             progress.save_markers(work.conn, {member: marker}, work.now)
             work.publish_entries(room)
             for notice in notices(work.conn, [member], to_self=True):
                 work.publish(notice)
-        return room.row.messages - max(marker.messages, room.row.first_messages)
+        if before.unread_from is not None and self.seq >= before.unread_from:
+            members.prefer(work.conn, *member, {"unread_from": None})
+            return preferences.publish(work, room, self.actor.user_key).unread
+        return before._replace(read_seq=marker.seq, read_messages=marker.messages).unread
 
 
 def notices(conn: Connection, moved: Iterable[tuple[int, int]], *, to_self: bool = False) -> list[Notice]:

@@ -42,6 +42,24 @@ class ChangeTitle(Operation[Snapshot]):
 
 
 @dataclass(frozen=True, slots=True)
+class ChangePurpose(Operation[Snapshot]):
+    """Change or remove the purpose of a topic or group."""
+
+    purpose: str | None
+
+    def apply(self, work: Work) -> Snapshot:
+        assert self.room_key is not None
+        room = work.room(self.room_key)
+        work.check(room, self.actor, Permission.SET_PURPOSE)
+        if room.row.purpose != self.purpose:
+            rooms.set_purpose(work.conn, self.room_key, self.purpose)
+            room.row = room.row._replace(purpose=self.purpose)
+            room.append("purpose", self.actor, work.now, body=orjson.dumps({"purpose": self.purpose}).decode())
+        work.save()
+        return rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
+
+
+@dataclass(frozen=True, slots=True)
 class ChangePosting(Operation[Snapshot]):
     """Change who may write to a room."""
 
@@ -65,6 +83,7 @@ class CreateTopic(Operation[Snapshot]):
     name_key: str
     is_private: bool
     posting: Posting = Posting.MEMBERS
+    purpose: str | None = None
 
     @property
     def creates(self) -> tuple[str, ...]:
@@ -85,6 +104,7 @@ class CreateTopic(Operation[Snapshot]):
             members=1,
             created_at=now,
             posting=self.posting,
+            purpose=self.purpose,
         )
         assert key is not None, "the name was claimed"
         return _begin(work, key, {owner: Role.OWNER})[owner]
@@ -155,6 +175,7 @@ class CreateGroup(Operation[Snapshot]):
     invited: tuple[int, ...]
     title: str | None
     posting: Posting = Posting.MEMBERS
+    purpose: str | None = None
 
     @property
     def creates(self) -> tuple[str, ...]:
@@ -174,6 +195,7 @@ class CreateGroup(Operation[Snapshot]):
             members=1 + len(self.invited),
             created_at=work.now,
             posting=self.posting,
+            purpose=self.purpose,
         )
         assert key is not None
         return _begin(work, key, {owner: Role.OWNER} | dict.fromkeys(self.invited, Role.MEMBER))[owner]

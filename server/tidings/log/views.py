@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from tidings.contract.events import ENTRIES, EVENT, EVENTS, MessageChanged
-from tidings.contract.models import Message, MessageState, Posting, Role, Room, RoomKind, timestamp
+from tidings.contract.models import (
+    Message,
+    MessageState,
+    Notify,
+    Posting,
+    Preferences,
+    Role,
+    Room,
+    RoomKind,
+    timestamp,
+)
 from tidings_db.queries.members import MemberRow
 from tidings_db.queries.progress import ReceiptRow
 from tidings_db.queries.rooms import Snapshot
@@ -226,6 +237,22 @@ def room(snapshot: Snapshot, user_key: int, online: int) -> Room:
         unread=snapshot.unread,
         last_message=shown,
         posting=Posting(row.posting),
+        purpose=row.purpose,
+        preferences=None if snapshot.role is None else preferences(snapshot),
+    )
+
+
+def preferences(snapshot: Snapshot) -> Preferences:
+    """A member's preferences for a room."""
+    stored = snapshot.preferences
+    until = stored.quiet_until
+    is_quiet = until is not None and until > time.time_ns() // 1_000_000
+    return Preferences.model_construct(
+        notify=Notify(stored.notify),
+        quiet_until=timestamp(until) if until is not None and is_quiet else None,
+        favourite=bool(stored.favourite),
+        section=stored.section,
+        unread_from=snapshot.unread_from,
     )
 
 
