@@ -35,7 +35,10 @@ const EVENTS: { readonly [K in keyof Events]: true } = {
   room_removed: true,
   room_changed: true,
   typing: true,
+  preferences: true,
   presence: true,
+  profile: true,
   receipt: true,
+  reported: true,
   closing: true,
 };

@@ -14,9 +14,9 @@ export interface Note {
   readonly seq: number;
   /** The member that it is about; for a title or who may write, the one who chose it */
   readonly username: string;
-  readonly change: MemberChanged["change"] | "title" | "posting";
+  readonly change: MemberChanged["change"] | "title" | "posting" | "purpose";
   readonly role: Role | null;
-  /** The new title; or who may write now */
+  /** The new title or purpose; or who may write now */
   readonly title: string | null;
 }
 
@@ -68,7 +68,7 @@ export function begun(room: Room): RoomState {
 /** The room after a message that its snapshot does not include. */
 export function withMessage(room: Room, message: Message, me: string): Room {
   const now = { ...room, last_message: message };
-  if (message.sender === me) return { ...now, unread: 0, read_seq: Math.max(room.read_seq, message.seq) };
+  if (message.sender === me) return { ...unmarked(now), unread: 0, read_seq: Math.max(room.read_seq, message.seq) };
   // The read marker may be ahead of the cursor, because a receipt does not wait for the replay.
   return message.seq > room.read_seq ? { ...now, unread: room.unread + 1 } : now;
 }
@@ -80,7 +80,13 @@ export function withRead(held: RoomState, read_seq: number, unread = Number.POSI
   const left = unreadAfter(held, read_seq, unread);
   return read_seq === room.read_seq && left === room.unread
     ? held
-    : { ...held, room: { ...room, read_seq, unread: left } };
+    : { ...held, room: { ...(read_seq > room.read_seq ? unmarked(room) : room), read_seq, unread: left } };
+}
+
+/** The room without the user's mark as unread, which ends when the read marker moves. */
+function unmarked(room: Room): Room {
+  const { preferences } = room;
+  return preferences?.unread_from == null ? room : { ...room, preferences: { ...preferences, unread_from: null } };
 }
 
 /**
@@ -179,11 +185,20 @@ export function withMember(held: RoomState, { username, role }: MemberChanged, o
   return { ...held, members, typing, cameMeanwhile };
 }
 
+/** What a change of the members does not say of them. */
+const UNKNOWN = {
+  last_seen: null,
+  display_name: null,
+  status: null,
+  do_not_disturb_until: null,
+  muted_until: null,
+} as const;
+
 function put(members: Map<string, Member>, username: string, role: Role | null, online: boolean): void {
   if (role === null) members.delete(username);
   else
     members.set(username, {
-      ...(members.get(username) ?? { username, online, last_seen: null, display_name: null, muted_until: null }),
+      ...(members.get(username) ?? { username, online, ...UNKNOWN }),
       role,
     });
 }

@@ -13,6 +13,7 @@ import type {
   MemberChanged,
   Message,
   MessageChanged,
+  ProfileChanged,
   Receipt,
   Room,
   RoomChanged,
@@ -171,6 +172,14 @@ class Draft {
           last_seen: change.data.last_seen,
           display_name: change.data.display_name,
         });
+      case "profile":
+        return this.setProfile(change.data);
+      case "preferences": {
+        const { preferences, unread } = change.data;
+        return this.update(change.data.room_id, (held) => ({ ...held, room: { ...held.room, preferences, unread } }));
+      }
+      case "reported":
+        return;
       case "receipt":
         if (this.waits(change)) return;
         return this.receipt(change.data);
@@ -313,14 +322,20 @@ class Draft {
     this.update(room_id, (held) => withNewest(held, message));
   }
 
-  private roomChanged({ room_id, seq, username, title, posting }: RoomChanged): void {
-    const note = title == null ? { change: "posting", title: posting ?? null } : { change: "title", title };
+  private roomChanged({ room_id, seq, username, title, posting, purpose }: RoomChanged): void {
+    const note =
+      title != null
+        ? { change: "title", title }
+        : posting != null
+          ? { change: "posting", title: posting }
+          : { change: "purpose", title: purpose ?? null };
     if (seq > (this.get(room_id)?.cursor ?? 0))
       this.update(room_id, (held) => withNote(held, { seq, username, role: null, ...note } as Note));
     this.entry(room_id, seq, null, (room) => ({
       ...room,
       title: title ?? room.title,
       posting: posting ?? room.posting,
+      purpose: purpose === undefined ? room.purpose : purpose,
     }));
   }
 
@@ -350,14 +365,28 @@ class Draft {
     if (known !== undefined && fields.every((field) => known[field] === presence[field])) return;
     this.presence ??= new Map(this.before.presence);
     this.presence.set(username, presence);
+    this.updateMember(username, presence);
+  }
+
+  /** Change what the lists of members say of a user. */
+  private updateMember(username: string, change: Partial<Member>): void {
     for (const [room_id, room] of this.rooms ?? this.before.rooms) {
       const member = room.members?.get(username);
       if (member === undefined) continue;
       this.update(room_id, (held) => ({
         ...held,
-        members: new Map(held.members).set(username, { ...member, ...presence }),
+        members: new Map(held.members).set(username, { ...member, ...change }),
       }));
     }
+  }
+
+  private setProfile({ username, display_name, status, do_not_disturb_until }: ProfileChanged): void {
+    const known = this.presenceOf(username);
+    if (known !== undefined) {
+      this.presence ??= new Map(this.before.presence);
+      this.presence.set(username, { ...known, display_name });
+    }
+    this.updateMember(username, { display_name, status, do_not_disturb_until });
   }
 
   private typing(room_id: string, username: string, typing: boolean): void {

@@ -42,6 +42,8 @@ test("a room is restored completely, up to the newest message", async () => {
     online: true,
     last_seen: null,
     display_name: null,
+    status: null,
+    do_not_disturb_until: null,
     muted_until: null,
   };
   const now: RoomState = {

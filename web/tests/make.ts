@@ -38,6 +38,8 @@ export function room(more: Partial<Room> = {}): Room {
     unread: 0,
     last_message: null,
     posting: "members",
+    purpose: null,
+    preferences: { notify: "all", quiet_until: null, favourite: false, section: null, unread_from: null },
     ...more,
   };
 }

@@ -60,6 +60,8 @@ const ANA: Member = {
   online: true,
   last_seen: null,
   display_name: null,
+  status: null,
+  do_not_disturb_until: null,
   muted_until: null,
 };
 

@@ -125,7 +125,16 @@ test("a group without a title is called by its other members", () => {
       new Map(
         names.map((username) => [
           username,
-          { username, role: "member", online: false, last_seen: null, display_name: null, muted_until: null },
+          {
+            username,
+            role: "member",
+            online: false,
+            last_seen: null,
+            display_name: null,
+            status: null,
+            do_not_disturb_until: null,
+            muted_until: null,
+          },
         ]),
       ),
       "me",

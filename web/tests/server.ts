@@ -75,6 +75,8 @@ export class Log {
       online: false,
       last_seen: null,
       display_name: null,
+      status: null,
+      do_not_disturb_until: null,
       muted_until: null,
     }));
   }
@@ -276,6 +278,8 @@ export class Server {
         reset: wire.reset,
         token_expires_at: "",
         display_name: null,
+        status: null,
+        do_not_disturb_until: null,
       };
       wire.queue.push({ type: "ready", data });
     }
