@@ -20,6 +20,8 @@ const TELL_EVERY = 250;
 export class Reading {
   private readonly options: ReadingOptions;
   private looked: string | null = null;
+  /** Whether that began since `seen` was last called: a room that is marked as unread meanwhile stays so. */
+  private began = false;
   private readonly untold = new Map<string, number>();
   private telling = false;
 
@@ -29,6 +31,7 @@ export class Reading {
 
   /** The room whose end the user looks at; null: none. */
   look(room_id: string | null): void {
+    this.began ||= room_id !== this.looked;
     this.looked = room_id;
   }
 
@@ -37,6 +40,9 @@ export class Reading {
     const held = this.looked === null ? undefined : state.rooms.get(this.looked);
     if (held === undefined) return state;
     const { room, cursor } = held;
+    const began = this.began;
+    this.began = false;
+    if (!began && room.preferences?.unread_from != null) return state;
     if (cursor < room.last_seq || (cursor <= room.read_seq && room.unread === 0)) return state;
     this.untold.set(room.room_id, cursor);
     this.tell();

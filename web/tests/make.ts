@@ -1,4 +1,4 @@
-import type { Message, Room } from "../src/contract.gen.ts";
+import type { Message, Preferences, Room } from "../src/contract.gen.ts";
 
 /** A message as it was first sent. */
 export function message(seq: number, more: Partial<Message> = {}): Message {
@@ -22,6 +22,15 @@ export function message(seq: number, more: Partial<Message> = {}): Message {
   };
 }
 
+/** The preferences of a member who has chosen nothing. */
+export const CHOSEN: Preferences = {
+  notify: "all",
+  quiet_until: null,
+  favourite: false,
+  section: null,
+  unread_from: null,
+};
+
 /** A group of three in which nothing has been said. */
 export function room(more: Partial<Room> = {}): Room {
   return {
@@ -39,7 +48,7 @@ export function room(more: Partial<Room> = {}): Room {
     last_message: null,
     posting: "members",
     purpose: null,
-    preferences: { notify: "all", quiet_until: null, favourite: false, section: null, unread_from: null },
+    preferences: CHOSEN,
     ...more,
   };
 }

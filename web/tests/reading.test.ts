@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { Reading } from "../src/reading.ts";
 import { noAnswer } from "../src/session.ts";
 import { applied, begun, initial, type State } from "../src/store.ts";
-import { message, room } from "./make.ts";
+import { CHOSEN, message, room } from "./make.ts";
 
 /** A reader with a server that answers as `answer` says, and time that passes when it is told to. */
 function reader(answer: () => Promise<unknown> = async () => ({})) {
@@ -95,4 +95,24 @@ test("a finally refused read marker is not sent again", async () => {
   reading.tell();
   await pass();
   expect(asked).toHaveLength(1);
+});
+
+test("a room that is marked as unread while it is open stays so until the user comes back to it", async () => {
+  const { reading, asked, pass } = reader();
+  reading.look("r");
+  const read = reading.seen(withMessages(EMPTY, 1, 2));
+  await pass();
+  const preferences = { ...CHOSEN, unread_from: 2 };
+  const marked = applied(read, [{ type: "preferences", data: { room_id: "r", preferences, unread: 1 } }]);
+  reading.look("r");
+  expect(reading.seen(marked)).toBe(marked);
+  reading.look(null);
+  expect(reading.seen(marked)).toBe(marked);
+  reading.look("r");
+  expect(reading.seen(marked).rooms.get("r")?.room.unread).toBe(0);
+  await pass();
+  expect(asked).toEqual([
+    ["r", 2],
+    ["r", 2],
+  ]);
 });

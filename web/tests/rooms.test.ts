@@ -12,7 +12,7 @@ import {
   type Shown,
   unreadOutOfSight,
 } from "../src/views/rooms.ts";
-import { message, room } from "./make.ts";
+import { CHOSEN, message, room } from "./make.ts";
 
 const ALL: Shown = { filter: "", folded: new Set(), current: null, me: "me" };
 
@@ -26,14 +26,16 @@ test("unread rooms come first, those for the user above the others; then favouri
       topic("just made"),
       direct("dora", { unread: 1, last_message: saidAt("2026-01-02T00:00:00.000Z") }),
       topic("loud", { unread: 9, last_message: saidAt("2026-01-06T00:00:00.000Z") }),
-      topic("liked"),
+      topic("liked", { preferences: { ...CHOSEN, favourite: true } }),
+      topic("mute", { unread: 9, preferences: { ...CHOSEN, notify: "nothing" } }),
     ),
-    { ...ALL, favourite: ({ room }) => room.room_id === "liked" },
+    ALL,
   );
   expect(names(lines)).toEqual(
     ["[unread]", "dora", "loud", "[favourites]", "liked", "[direct]", "ana", "[topics]"].concat([
       "new",
       "old",
+      "mute",
       "just made",
       "silent",
     ]),

@@ -94,6 +94,11 @@ function Topic({
           {topic.members === 1 ? "1 member" : `${topic.members} members`}
           {topic.online > 0 && ` · ${topic.online} online`}
         </span>
+        {topic.purpose !== null && (
+          <span className="small" dir="auto">
+            {topic.purpose}
+          </span>
+        )}
       </span>
       <button
         type="button"

@@ -46,6 +46,7 @@ export function MembersPanel({
       {details && held.room.kind !== "direct" && (
         <div className="facts">
           <strong dir="auto">{nameOf(held.room, held.members)}</strong>
+          {held.room.purpose !== null && <p dir="auto">{held.room.purpose}</p>}
           <p className="muted small">{aboutOf(held.room)}</p>
         </div>
       )}

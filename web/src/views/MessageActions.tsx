@@ -1,5 +1,5 @@
 import { MenuButton, MenuProvider } from "@ariakit/react";
-import { Copy, Ellipsis, Link, Pencil, Reply, SmilePlus, Trash2 } from "lucide-react";
+import { Copy, Ellipsis, Link, MailOpen, Pencil, Reply, SmilePlus, Trash2 } from "lucide-react";
 import type { Message } from "../contract.gen.ts";
 import { EmojiButton } from "./EmojiPicker.tsx";
 import { mayDelete, QUICK, type Tools } from "./tools.ts";
@@ -67,6 +67,9 @@ export function MessageActions({
           </Item>
           <Item onClick={() => tools.copyLink(message)}>
             <Link size={16} /> Copy link
+          </Item>
+          <Item onClick={() => tools.markUnread(message)}>
+            <MailOpen size={16} /> Mark unread from here
           </Item>
           {mayDelete(message, tools.me, moderator) && (
             <Item danger onClick={() => tools.remove(message)}>

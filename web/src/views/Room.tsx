@@ -62,6 +62,7 @@ export function Room({
         onCopyLink={() => void copyAddress()}
         onMembers={onMembers}
         onSearch={onSearch}
+        onRefused={tell}
       />
       <Timeline
         room_id={room_id}
@@ -121,6 +122,9 @@ function useTools(
       copyLink: (message) => {
         const room = client.room(room_id)?.room;
         if (room !== undefined) void copy(linkTo(room, message.seq), "The link was copied.");
+      },
+      markUnread: ({ seq }) => {
+        client.ask("mark_unread", { room_id, seq }).catch((error) => tell(reasonOf(error)));
       },
       jump: (seq) => open(room_id, seq),
       person: (username) => latest.current(username),

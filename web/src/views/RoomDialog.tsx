@@ -6,11 +6,23 @@ import { Confirm, CopyField } from "./Confirm.tsx";
 import { Field, Form, useWork } from "./form.tsx";
 import { InvitationDialog } from "./InvitationDialog.tsx";
 import { knownUsers, matchingUsers } from "./knownUsers.ts";
+import { RoomNotifications } from "./RoomNotifications.tsx";
 import { SuggestedUsers } from "./SuggestedUsers.tsx";
 import { Dialog } from "./ui.tsx";
 
 /** The dialogs of a room's menu. */
-export type RoomTask = "invite" | "link" | "rename" | "posting" | "date" | "leave" | "block" | "unblock" | "address";
+export type RoomTask =
+  | "invite"
+  | "link"
+  | "rename"
+  | "purpose"
+  | "notify"
+  | "posting"
+  | "date"
+  | "leave"
+  | "block"
+  | "unblock"
+  | "address";
 
 export function RoomDialog({
   task,
@@ -31,6 +43,10 @@ export function RoomDialog({
       return <InvitationDialog room={room} name={name} onClose={onClose} />;
     case "rename":
       return <Rename room={room} onClose={onClose} />;
+    case "purpose":
+      return <Purpose room={room} name={name} onClose={onClose} />;
+    case "notify":
+      return <RoomNotifications room={room} name={name} onClose={onClose} />;
     case "posting": {
       const posting = room.posting === "members" ? "moderators" : "members";
       return (
@@ -190,6 +206,41 @@ function GoToDate({ room, onClose }: { room: Room; onClose: () => void }) {
             disabled={work.busy || Number.isNaN(Date.parse(`${date}T00:00`))}
           >
             Go
+          </button>
+        </footer>
+      </Form>
+    </Dialog>
+  );
+}
+
+function Purpose({ room, name, onClose }: { room: Room; name: string; onClose: () => void }) {
+  const client = useClient();
+  const work = useWork();
+  const [purpose, setPurpose] = useState(room.purpose ?? "");
+  const { room_id } = room;
+  const save = async () => {
+    const said = purpose.trim();
+    if (await work.run(() => client.ask("set_purpose", { room_id, purpose: said === "" ? null : said }))) onClose();
+  };
+  return (
+    <Dialog title={`What ${name} is for`} onClose={onClose}>
+      <Form onSubmit={() => void save()}>
+        <Field
+          label="Purpose"
+          hint="Who finds the room sees it."
+          data-autofocus
+          autoComplete="off"
+          maxLength={250}
+          value={purpose}
+          error={work.error}
+          onChange={(event) => setPurpose(event.target.value)}
+        />
+        <footer>
+          <button type="button" className="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button type="submit" className="button primary" disabled={work.busy}>
+            Save
           </button>
         </footer>
       </Form>

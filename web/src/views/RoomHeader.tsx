@@ -3,14 +3,17 @@ import {
   ArrowLeft,
   ArrowUpToLine,
   Ban,
+  Bell,
   CalendarDays,
   Copy,
+  Info,
   Link,
   LogOut,
   Megaphone,
   MoreVertical,
   Pencil,
   Search,
+  Star,
   UserPlus,
   Users,
 } from "lucide-react";
@@ -19,10 +22,10 @@ import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
 import { open } from "../location.ts";
 import type { RoomState } from "../store.ts";
-import { agoOf, nameOf } from "../text.ts";
+import { agoOf, nameOf, reasonOf } from "../text.ts";
 import { lazyDialog } from "./lazy.tsx";
 import type { RoomTask } from "./RoomDialog.tsx";
-import { mayInvite, moderates } from "./rights.ts";
+import { mayInvite, mayMakeLinks, moderates } from "./rights.ts";
 import { kindOf, Sign } from "./Sign.tsx";
 import { IconButton, Item, Menu } from "./ui.tsx";
 
@@ -40,6 +43,7 @@ export function RoomHeader({
   onCopyLink,
   onMembers,
   onSearch,
+  onRefused,
 }: {
   room_id: string;
   /** Whether the members are shown */
@@ -50,6 +54,8 @@ export function RoomHeader({
   onCopyLink: () => void;
   onMembers: () => void;
   onSearch: () => void;
+  /** An action of the menu was refused, for this reason. */
+  onRefused: (reason: string) => void;
 }) {
   const client = useClient();
   const held = useHead(room_id);
@@ -58,6 +64,10 @@ export function RoomHeader({
   if (held === undefined) return null;
   const { room } = held;
   const name = nameOf(room, held.members, client.me);
+  const favourite = room.preferences?.favourite ?? false;
+  const favour = () =>
+    client.ask("set_preferences", { room_id, favourite: !favourite }).catch((error) => onRefused(reasonOf(error)));
+  const about = blocked ? "You have blocked this person." : presence.text;
   return (
     <header className="room-header">
       <IconButton label="Back" className="only-phone" onClick={() => open(null)}>
@@ -69,7 +79,15 @@ export function RoomHeader({
         <h1 className="ellipsis" dir="auto" tabIndex={-1}>
           {name}
         </h1>
-        <p className="muted small ellipsis">{blocked ? "You have blocked this person." : presence.text}</p>
+        <p className="muted small ellipsis">
+          {about}
+          {room.purpose != null && (
+            <>
+              {about !== "" && " · "}
+              <bdi>{room.purpose}</bdi>
+            </>
+          )}
+        </p>
       </div>
       <IconButton label="Search in this room" onClick={onSearch}>
         <Search size={20} />
@@ -79,18 +97,29 @@ export function RoomHeader({
       </IconButton>
       <Menu label="More about this room" icon={<MoreVertical size={20} />}>
         {mayInvite(room) && (
-          <>
-            <Item onClick={() => setTask("invite")}>
-              <UserPlus size={18} /> Invite people
-            </Item>
-            <Item onClick={() => setTask("link")}>
-              <Link size={18} /> Invitation link
-            </Item>
-          </>
+          <Item onClick={() => setTask("invite")}>
+            <UserPlus size={18} /> Invite people
+          </Item>
         )}
+        {mayMakeLinks(room) && (
+          <Item onClick={() => setTask("link")}>
+            <Link size={18} /> Invitation link
+          </Item>
+        )}
+        <Item onClick={() => void favour()}>
+          <Star size={18} /> {favourite ? "Remove from favourites" : "Add to favourites"}
+        </Item>
+        <Item onClick={() => setTask("notify")}>
+          <Bell size={18} /> Notifications
+        </Item>
         {room.kind === "group" && moderates(room.role) && (
           <Item onClick={() => setTask("rename")}>
             <Pencil size={18} /> Rename
+          </Item>
+        )}
+        {room.kind !== "direct" && moderates(room.role) && (
+          <Item onClick={() => setTask("purpose")}>
+            <Info size={18} /> Say what it is for
           </Item>
         )}
         {room.kind !== "direct" && room.role === "owner" && (

@@ -77,6 +77,14 @@ function NoteText({ note }: { note: Note }) {
         {name} renamed the group to <bdi>“{note.title}”</bdi>.
       </>
     );
+  if (note.change === "purpose")
+    return note.title === null ? (
+      <>{name} removed what this room is for.</>
+    ) : (
+      <>
+        {name} said what this room is for: <bdi>“{note.title}”</bdi>.
+      </>
+    );
   if (note.change === "posting")
     return (
       <>

@@ -1,9 +1,11 @@
 /** The unread count in the page's title, and the browser's notifications. */
 import { useEffect, useRef } from "react";
 import { useClient, useView } from "../context.ts";
-import type { Message } from "../contract.gen.ts";
+import type { Message, Room } from "../contract.gen.ts";
 import { hrefTo, open } from "../location.ts";
 import { nameOf } from "../text.ts";
+import { counts } from "./rooms.ts";
+import { isAhead } from "./useMuted.ts";
 
 const SHOWN_AT_ONCE = 3;
 /** ms between two titles: the browser redraws part of its window for each. */
@@ -13,7 +15,7 @@ const COUNTED_EVERY = 500;
 export function Title({ room_id }: { room_id: string | null }): null {
   const unread = useView((view) => {
     let sum = 0;
-    for (const { room } of view.state.rooms.values()) sum += room.unread;
+    for (const held of view.state.rooms.values()) if (counts(held, view.state.me)) sum += held.room.unread;
     return sum;
   });
   const name = useView((view) => {
@@ -41,9 +43,7 @@ export function useNotifications(): void {
     () =>
       client.onMessages((messages) => {
         if (!document.hidden || permission() !== "granted") return;
-        const urgent = messages.filter((message) =>
-          isUrgent(message, client.me, client.room(message.room_id)?.room.kind),
-        );
+        const urgent = messages.filter((message) => isWanted(message, client.me, client.room(message.room_id)?.room));
         for (const message of urgent.slice(-SHOWN_AT_ONCE)) void show(message);
       }),
     [client],
@@ -68,8 +68,11 @@ export async function askPermission(): Promise<NotificationPermission | "unsuppo
   return permission() === "unsupported" ? "unsupported" : Notification.requestPermission();
 }
 
-function isUrgent(message: Message, me: string, kind: string | undefined): boolean {
-  return kind === "direct" || message.mentions.includes(me);
+/** Whether to notify of a message: of direct ones and mentions, unless the user has chosen otherwise for the room. */
+function isWanted(message: Message, me: string, room: Room | undefined): boolean {
+  const { notify = "all", quiet_until = null } = room?.preferences ?? {};
+  if (notify === "nothing" || isAhead(quiet_until)) return false;
+  return message.mentions.includes(me) || (room?.kind === "direct" && notify === "all");
 }
 
 async function show(message: Message): Promise<void> {

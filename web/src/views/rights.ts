@@ -12,9 +12,14 @@ export function mayWrite(room: Room | undefined): boolean {
   return room === undefined || room.posting !== "moderators" || moderates(room.role);
 }
 
-/** Whether the user may invite others. Public topics need no invitation, and direct conversations allow none. */
+/** Whether the user may add others. A direct conversation has exactly two members. */
 export function mayInvite(room: Room): boolean {
-  return room.role !== null && (room.kind === "group" || (room.kind === "topic" && room.is_private));
+  return room.role !== null && room.kind !== "direct";
+}
+
+/** Whether there are invitation links: whoever has the link of a public topic may join it anyway. */
+export function mayMakeLinks(room: Room): boolean {
+  return mayInvite(room) && room.is_private;
 }
 
 /** Whether the user may kick, ban, mute or promote a member, who must have a lower role. */

@@ -26,8 +26,6 @@ export interface Shown {
   /** The room that is open */
   readonly current: string | null;
   readonly me: string;
-  /** Which rooms are favourites; without it, none */
-  readonly favourite?: (held: RoomState) => boolean;
 }
 
 /**
@@ -57,7 +55,7 @@ export function linesOf(rooms: ReadonlyMap<string, RoomState>, shown: Shown): Li
 export function firstRoom({ rooms, me }: State, last: string | null): string | null {
   if (last !== null && rooms.has(last)) return last;
   for (const line of linesOf(rooms, { filter: "", folded: new Set(), current: null, me }))
-    if (line.kind === "room" && line.held.room.unread > 0) return line.held.room.room_id;
+    if (line.kind === "room" && counts(line.held, me)) return line.held.room.room_id;
   return null;
 }
 
@@ -78,7 +76,7 @@ export function unreadOutOfSight(
   last: number,
 ): { above: OutOfSight | null; below: OutOfSight | null } {
   const unread = lines.flatMap((line, at) =>
-    line.kind === "room" && line.held.room.unread > 0 ? [{ at, personal: isPersonal(line.held, me) }] : [],
+    line.kind === "room" && counts(line.held, me) ? [{ at, personal: isPersonal(line.held, me) }] : [],
   );
   const counted = (hidden: typeof unread): OutOfSight | null => {
     const personal = hidden.filter((one) => one.personal);
@@ -91,11 +89,16 @@ export function unreadOutOfSight(
   };
 }
 
-function sectionOf(held: RoomState, { current, favourite }: Shown): Section {
+function sectionOf(held: RoomState, { current, me }: Shown): Section {
   const { room } = held;
-  if (room.unread > 0 && room.room_id !== current) return "unread";
-  if (favourite?.(held)) return "favourites";
+  if (room.room_id !== current && counts(held, me)) return "unread";
+  if (room.preferences?.favourite) return "favourites";
   return room.kind === "topic" ? "topics" : "direct";
+}
+
+/** Whether the room asks for attention: one of which the user wants to hear nothing does only by a mention. */
+export function counts(held: RoomState, me: string): boolean {
+  return held.room.unread > 0 && (held.room.preferences?.notify !== "nothing" || isMentioned(held, me));
 }
 
 function isPersonal(held: RoomState, me: string): boolean {

@@ -12,6 +12,8 @@ export interface Tools {
   remove(message: Message): void;
   copyText(message: Message): void;
   copyLink(message: Message): void;
+  /** The room is unread from this message on, until the user comes back to it. */
+  markUnread(message: Message): void;
   jump(seq: number): void;
   /** Show a user in the list of members. */
   person(username: string): void;
