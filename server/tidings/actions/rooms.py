@@ -126,18 +126,17 @@ async def preview_topic(ctx: Context, req: actions.PreviewTopic) -> TopicPreview
         ctx.count(Limit.READS)
     name_key = None if req.topic_name is None else names.name_key(req.topic_name.strip())
 
-    def load(conn: Transaction) -> tuple[RoomRow | None, bool]:
+    def load(conn: Transaction) -> tuple[RoomRow, bool]:
         room = rooms.find(conn, room_id=req.room_id, name_key=name_key)
-        if room is None or caller_key is None:
-            return room, False
-        return room, members.standing(conn, room.key, caller_key, ctx.now).role is not None
+        if room is None or room.is_private:  # both after the same queries
+            raise not_found("topic")
+        is_member = caller_key and members.standing(conn, room.key, caller_key, ctx.now).role is not None
+        return room, bool(is_member)
 
     room, is_member = await ctx.db.read(load)
-    if room is None or room.is_private or room.topic_name is None:
-        raise not_found("topic")
     return TopicPreview(
         room_id=room.room_id,
-        topic_name=room.topic_name,
+        topic_name=room.topic_name or "",
         purpose=room.purpose,
         members=room.members,
         is_member=is_member,
