@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy.engine import Connection as Transaction
 
+from tidings.actions.access import public_topic
 from tidings.actions.context import Context
 from tidings.actions.dispatch import action
 from tidings.auth import names
@@ -124,16 +125,9 @@ async def preview_topic(ctx: Context, req: actions.PreviewTopic) -> TopicPreview
     else:
         caller_key = ctx.principal.user_key
         ctx.count(Limit.READS)
-    name_key = None if req.topic_name is None else names.name_key(req.topic_name.strip())
-
-    def load(conn: Transaction) -> tuple[RoomRow, bool]:
-        room = rooms.find(conn, room_id=req.room_id, name_key=name_key)
-        if room is None or room.is_private:  # both after the same queries
-            raise not_found("topic")
-        is_member = caller_key and members.standing(conn, room.key, caller_key, ctx.now).role is not None
-        return room, bool(is_member)
-
-    room, is_member = await ctx.db.read(load)
+    room, is_member = await ctx.db.read(
+        lambda conn: public_topic(conn, caller_key, room_id=req.room_id, topic_name=req.topic_name)
+    )
     return TopicPreview(
         room_id=room.room_id,
         topic_name=room.topic_name or "",
