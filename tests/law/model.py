@@ -240,7 +240,7 @@ class Model:
         room = self.find_by_topic_name(ref)
         if username not in self.users or (room.is_private and me not in room.members):
             raise Refusal("not_found")
-        if room.kind == "direct" or not room.is_private or (username, me) in self.blocks:
+        if room.kind == "direct" or me not in room.members or (username, me) in self.blocks:
             raise Refusal("forbidden")
         if username in room.members:
             raise Refusal("conflict")

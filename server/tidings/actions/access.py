@@ -149,6 +149,17 @@ def room_ids_of(conn: Transaction, user_key: int) -> list[str]:
     return [room.room_id for room in found if room is not None]
 
 
+def public_topic(
+    conn: Transaction, user_key: int | None, *, room_id: str | None, topic_name: str | None
+) -> tuple[RoomRow, bool]:
+    """A public topic, and whether the user is in it. Raises `not_found`, for a private one after the same queries."""
+    name_key = None if topic_name is None else names.name_key(topic_name.strip())
+    room = rooms.find(conn, room_id=room_id, name_key=name_key)
+    if room is None or room.is_private:
+        raise not_found("topic")
+    return room, user_key is not None and members.standing(conn, room.key, user_key, now_ms()).role is not None
+
+
 def _named(conn: Transaction, room: str) -> RoomRow | None:
     return rooms.find(conn, room_id=room) or rooms.find(conn, name_key=names.name_key(room.strip()))
 

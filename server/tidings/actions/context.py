@@ -32,7 +32,6 @@ from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
 from tidings.log.rooms import OpenDirect
-from tidings.transport.addresses import source_of
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
 from tidings_db.queries import blocks, keys, members, online, rooms, users
@@ -243,7 +242,7 @@ class Context:
     def count_anonymous(self) -> None:
         """Count a read by an address, as many of a user. Raises `rate_limited`."""
         if self.parts.limits is not None:
-            self.parts.limits.take(Limit.READS, source_of(self.address), weight=ANONYMOUS_READ)
+            self.parts.limits.take(Limit.READS, self.auth.source(self.address), weight=ANONYMOUS_READ)
 
     def check_conflicts(self) -> None:
         """Raises `rate_limited` if the caller has tried too many names of topics that are hidden from them."""

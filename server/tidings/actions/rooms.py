@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy.engine import Connection as Transaction
 
+from tidings.actions.access import public_topic
 from tidings.actions.context import Context
 from tidings.actions.dispatch import action
 from tidings.auth import names
@@ -124,20 +125,12 @@ async def preview_topic(ctx: Context, req: actions.PreviewTopic) -> TopicPreview
     else:
         caller_key = ctx.principal.user_key
         ctx.count(Limit.READS)
-    name_key = None if req.topic_name is None else names.name_key(req.topic_name.strip())
-
-    def load(conn: Transaction) -> tuple[RoomRow | None, bool]:
-        room = rooms.find(conn, room_id=req.room_id, name_key=name_key)
-        if room is None or caller_key is None:
-            return room, False
-        return room, members.standing(conn, room.key, caller_key, ctx.now).role is not None
-
-    room, is_member = await ctx.db.read(load)
-    if room is None or room.is_private or room.topic_name is None:
-        raise not_found("topic")
+    room, is_member = await ctx.db.read(
+        lambda conn: public_topic(conn, caller_key, room_id=req.room_id, topic_name=req.topic_name)
+    )
     return TopicPreview(
         room_id=room.room_id,
-        topic_name=room.topic_name,
+        topic_name=room.topic_name or "",
         purpose=room.purpose,
         members=room.members,
         is_member=is_member,

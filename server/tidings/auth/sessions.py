@@ -125,6 +125,11 @@ class Auth:
         token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
         return token, expires_at, user
 
+    @staticmethod
+    def source(address: str) -> str:
+        """What attempts from an address are counted by."""
+        return source_of(address)
+
     async def login(
         self, raw_name: str, password: str, address: str, agent: str | None = None, *, until_logout: bool = False
     ) -> tuple[str, int, UserRow]:

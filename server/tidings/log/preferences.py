@@ -14,7 +14,7 @@ from tidings_db.queries import log, members, rooms
 from tidings_db.queries.rooms import Snapshot
 
 
-def publish(work: Work, room: RoomLog, user_key: int) -> Snapshot:
+def publish_preferences(work: Work, room: RoomLog, user_key: int) -> Snapshot:
     """Tell a member's devices their preferences, after the entries before."""
     work.publish_entries(room)
     snapshot = rooms.snapshot(work.conn, user_key, room.row.key)
@@ -46,7 +46,7 @@ class Prefer(Operation[Snapshot]):
         if not columns:
             return rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
         members.prefer(work.conn, self.room_key, self.actor.user_key, columns)
-        return publish(work, room, self.actor.user_key)
+        return publish_preferences(work, room, self.actor.user_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +68,4 @@ class MarkUnread(Operation[int]):
             "unread_marked_at": rooms.snapshot(work.conn, user_key, self.room_key).read_seq,
         }
         members.prefer(work.conn, self.room_key, user_key, columns)
-        return publish(work, room, user_key).unread
+        return publish_preferences(work, room, user_key).unread

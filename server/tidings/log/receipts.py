@@ -9,9 +9,9 @@ from sqlalchemy.engine import Connection
 
 from tidings.contract.errors import invalid
 from tidings.contract.permissions import Permission
-from tidings.log import preferences
 from tidings.log.cursors import RECEIPT_MEMBERS
 from tidings.log.notices import Notice, Personal, Transient
+from tidings.log.preferences import publish_preferences
 from tidings.log.transaction import Operation, Work
 from tidings.log.views import receipt
 from tidings_db.queries import blocks, log, members, progress, rooms
@@ -42,7 +42,7 @@ class MarkRead(Operation[int]):
                 work.publish(notice)
         if before.unread_from is not None and self.seq >= before.unread_from:
             members.prefer(work.conn, *member, {"unread_from": None})
-            return preferences.publish(work, room, self.actor.user_key).unread
+            return publish_preferences(work, room, self.actor.user_key).unread
         return before._replace(read_seq=marker.seq, read_messages=marker.messages).unread
 
 
