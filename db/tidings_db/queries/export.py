@@ -78,7 +78,6 @@ PARTS: Final[Mapping[str, Part]] = {
             members.c.quiet_until,
             members.c.favourite,
             members.c.section,
-            members.c.unread_from,
         )
         .join_from(members, rooms, rooms.c.id == members.c.room_id)
         .where(members.c.user_id == _USER),

@@ -43,8 +43,9 @@ class Prefer(Operation[Snapshot]):
         if "quiet_for" in columns:
             seconds = columns.pop("quiet_for")
             columns["quiet_until"] = work.now + seconds * 1000 if isinstance(seconds, int) else None
-        if not columns:
-            return rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
+        before = rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
+        if all(getattr(before.preferences, name) == value for name, value in columns.items()):
+            return before
         members.prefer(work.conn, self.room_key, self.actor.user_key, columns)
         return publish_preferences(work, room, self.actor.user_key)
 
@@ -65,7 +66,7 @@ class MarkUnread(Operation[int]):
         columns = {
             "unread_from": self.seq,
             "unread_messages": log.messages_upto(work.conn, room.row, self.seq - 1),
-            "unread_marked_at": rooms.snapshot(work.conn, user_key, self.room_key).read_seq,
+            "unread_marked_at": rooms.reading(work.conn, user_key, room.row).read_seq,
         }
         members.prefer(work.conn, self.room_key, user_key, columns)
         return publish_preferences(work, room, user_key).unread

@@ -32,10 +32,10 @@ class MarkRead(Operation[int]):
             raise invalid("seq", f"the room's log ends at {room.row.last_seq}")
         work.save()
         member = (self.room_key, self.actor.user_key)
-        before = rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
-        marker = MarkerRow(before.read_seq, before.read_messages)
-        if self.seq > marker.seq:
+        before = after = rooms.reading(work.conn, self.actor.user_key, room.row)
+        if self.seq > before.read_seq:
             marker = MarkerRow(self.seq, log.messages_upto(work.conn, room.row, self.seq))
+            after = before.read_to(*marker)
             progress.save_markers(work.conn, {member: marker}, work.now)
             work.publish_entries(room)
             for notice in notices(work.conn, [member], to_self=True):
@@ -43,7 +43,7 @@ class MarkRead(Operation[int]):
         if before.unread_from is not None and self.seq >= before.unread_from:
             members.prefer(work.conn, *member, {"unread_from": None})
             return publish_preferences(work, room, self.actor.user_key).unread
-        return before._replace(read_seq=marker.seq, read_messages=marker.messages).unread
+        return after.unread
 
 
 def notices(conn: Connection, moved: Iterable[tuple[int, int]], *, to_self: bool = False) -> list[Notice]:
