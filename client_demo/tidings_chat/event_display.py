@@ -171,14 +171,9 @@ class EventDisplay:
         self._screen.print(render.message(message, self._me, room, replied))
 
     def _ring_for(self, message: Message) -> None:
-        """Ring for a mention or a direct message, at most once a second, and not while that is unwanted."""
+        """Ring for a message, as the user has chosen, at most once a second."""
         now = time.monotonic()
-        if (
-            self._bell
-            and self._is_personal(message)
-            and self._may_ring(message)
-            and now - self._rang_at > _BELL_EVERY
-        ):
+        if self._bell and self._may_ring(message) and now - self._rang_at > _BELL_EVERY:
             self._rang_at = now
             self._screen.bell()
 
@@ -188,7 +183,7 @@ class EventDisplay:
             return False
         room = self._rooms.get(message.room_id)
         if room is None or room.preferences is None:
-            return True
+            return self._is_personal(message)
         quiet_until, notify = room.preferences.quiet_until, room.preferences.notify
         if (quiet_until or "") > now:
             return False

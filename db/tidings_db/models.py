@@ -219,9 +219,7 @@ class Member(Base, table=True):
     )
     muted_until: int | None = _ms(default=None, description="A copy of `mute`, so that sending need not query it")
     blocked: bool = Field(default=False, description="In a direct conversation: by the other member")
-    notify: str = Field(
-        default="all", sa_column_kwargs={"server_default": "all"}, description="What rings: see `Notify`"
-    )
+    notify: str | None = Field(default=None, description="See `Notify`; None: by the kind of the room")
     quiet_until: int | None = _ms(default=None)
     favourite: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
     section: str | None = None

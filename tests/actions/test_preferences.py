@@ -6,18 +6,18 @@ import httpx
 
 from tests.actions.conftest import People, code
 
-DEFAULTS = {"notify": "all", "quiet_until": None, "favourite": False, "section": None, "unread_from": None}
+DEFAULTS = {"notify": "mentions", "quiet_until": None, "favourite": False, "section": None, "unread_from": None}
 
 
 async def test_preferences_are_kept_for_every_device_and_end_with_the_membership(people: People) -> None:
     room = await people.omar.ask("create", topic_name="sala")
     assert room["preferences"] == DEFAULTS
     await people.diego.ask("subscribe", topic_name="sala")
-    chosen = {"notify": "mentions", "quiet_for": 60, "favourite": True, "section": " Trabajo "}
+    chosen = {"notify": "nothing", "quiet_for": 60, "favourite": True, "section": " Trabajo "}
     shown = (await people.diego.ask("set_preferences", topic_name="sala", **chosen))["preferences"]
     assert shown["quiet_until"] is not None
     assert shown == DEFAULTS | {
-        "notify": "mentions",
+        "notify": "nothing",
         "quiet_until": shown["quiet_until"],
         "favourite": True,
         "section": "Trabajo",
@@ -25,7 +25,7 @@ async def test_preferences_are_kept_for_every_device_and_end_with_the_membership
     event = await people.diego.event("preferences")
     assert event == {"room_id": room["room_id"], "preferences": shown, "unread": 0}
     later = await people.diego.ask("set_preferences", topic_name="sala", quiet_for=None, section=None)
-    assert later["preferences"] == DEFAULTS | {"notify": "mentions", "favourite": True}
+    assert later["preferences"] == DEFAULTS | {"notify": "nothing", "favourite": True}
     assert await code(people.diego, "set_preferences", topic_name="sala", notify=None) == "invalid"
     (kept,) = (await people.diego.ask("get_rooms", member=True))["rooms"]
     assert kept["preferences"] == later["preferences"]

@@ -40,7 +40,8 @@ _ROOM_WIDTH = len(ROOM_COLUMNS)
 class Preferences(NamedTuple):
     """What a member prefers for a room, as stored."""
 
-    notify: str = "all"
+    notify: str | None = None
+    """None: by the kind of the room."""
     quiet_until: int | None = None
     favourite: bool = False
     section: str | None = None
@@ -304,7 +305,7 @@ def reading(conn: Connection, user_key: int, room: RoomRow) -> Snapshot:
     row = conn.execute(_READING, {"room": room.key, "user": user_key}).first()
     role, seq, messages, *marked = row or (None, 0, 0, None, None, None)
     return Snapshot(
-        room, role, None, seq, messages, None, None, False, 0, Preferences("all", None, False, None, *marked)
+        room, role, None, seq, messages, None, None, False, 0, Preferences(None, None, False, None, *marked)
     )
 
 

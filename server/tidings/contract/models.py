@@ -135,7 +135,7 @@ class Published(View):
 class Preferences(View):
     """What a member prefers for a room. Only the member sees it, on every device."""
 
-    notify: Notify
+    notify: Notify = Field(description="Until it is chosen: `mentions` in topics, `all` in conversations")
     quiet_until: Timestamp | None = Field(description="Nothing rings before; null: not quiet")
     favourite: bool
     section: str | None = Field(description="The member's own group of rooms", examples=["Trabajo"])

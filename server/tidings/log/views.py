@@ -248,7 +248,7 @@ def preferences(snapshot: Snapshot) -> Preferences:
     until = stored.quiet_until
     is_quiet = until is not None and until > time.time_ns() // 1_000_000
     return Preferences.model_construct(
-        notify=Notify(stored.notify),
+        notify=Notify(stored.notify or ("mentions" if snapshot.room.kind == RoomKind.TOPIC else "all")),
         quiet_until=timestamp(until) if until is not None and is_quiet else None,
         favourite=bool(stored.favourite),
         section=stored.section,

@@ -68,11 +68,11 @@ export async function askPermission(): Promise<NotificationPermission | "unsuppo
   return permission() === "unsupported" ? "unsupported" : Notification.requestPermission();
 }
 
-/** Whether to notify of a message: of direct ones and mentions, unless the user has chosen otherwise for the room. */
+/** Whether to notify of a message, as the user has chosen for the room. */
 function isWanted(message: Message, me: string, room: Room | undefined): boolean {
-  const { notify = "all", quiet_until = null } = room?.preferences ?? {};
+  const { notify = "mentions", quiet_until = null } = room?.preferences ?? {};
   if (notify === "nothing" || isAhead(quiet_until)) return false;
-  return message.mentions.includes(me) || (room?.kind === "direct" && notify === "all");
+  return notify === "all" || message.mentions.includes(me);
 }
 
 async function show(message: Message): Promise<void> {

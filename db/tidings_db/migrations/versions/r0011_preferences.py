@@ -13,7 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("room", sa.Column("purpose", sa.String()))
-    op.add_column("member", sa.Column("notify", sa.String(), nullable=False, server_default="all"))
+    op.add_column("member", sa.Column("notify", sa.String()))
     op.add_column("member", sa.Column("quiet_until", sa.BigInteger()))
     op.add_column("member", sa.Column("favourite", sa.Boolean(), nullable=False, server_default=sa.text("false")))
     op.add_column("member", sa.Column("section", sa.String()))
