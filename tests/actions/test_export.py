@@ -11,22 +11,10 @@ import pytest
 
 from tests.actions.conftest import People
 from tests.delivery.support import fill, make_topic, rest
+from tests.support.exports import exported, of
 from tests.support.node import RunningNode, running_node
 from tidings.actions import export as action
 from tidings_db.queries import export as queries
-
-
-async def exported(server: RunningNode, token: str) -> list[dict[str, Any]]:
-    async with rest(server.url, token) as http, http.stream("GET", "/api/me/export") as answer:
-        assert answer.status_code == 200
-        assert answer.headers["Content-Type"] == "application/x-ndjson"
-        lines = [json.loads(line) async for line in answer.aiter_lines()]
-    assert lines[-1] == {"type": "end", "lines": len(lines) - 1}
-    return lines[:-1]
-
-
-def of(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if name != "type"} for line in lines if line["type"] == kind]
 
 
 async def test_an_export_has_all_data_of_the_caller_and_none_of_others(people: People) -> None:

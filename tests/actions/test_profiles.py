@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import update
 
 from tests.actions.conftest import People, code
-from tests.actions.test_export import exported, of
-from tests.actions.test_keys import Backend, make_key
 from tests.delivery.support import make_topic, rest
+from tests.support.backend_keys import Backend, make_key
 from tests.support.client import Client, connected
+from tests.support.exports import exported, of
 from tests.support.node import RunningNode, running_node
 from tidings.contract.permissions import KeyScope
 from tidings_db.models import users as table

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from tests.actions.conftest import People, code
-from tests.actions.test_export import exported, of
 from tests.delivery.support import rest
 from tests.support.client import Client
+from tests.support.exports import exported, of
 from tidings_db.models import reports
 from tidings_db.queries import retention, rooms, users
 

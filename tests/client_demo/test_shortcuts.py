@@ -17,7 +17,7 @@ from tidings_chat.shortcuts import suggestions
         ("/ban", ["/ban", "/bans"]),
         ("/op", ["/open"]),
         ("/bl", ["/block"]),
-        ("/un", ["/unban", "/unblock", "/unlink", "/unreact"]),
+        ("/un", ["/unban", "/unblock", "/unlink", "/unreact", "/unread"]),
         ("/nothing", []),
         ("/react 1 ", ["❤️", "🎉", "👀", "👍", "😂", "🙏"]),
         ("@di", ["@diego"]),

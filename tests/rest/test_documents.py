@@ -113,7 +113,9 @@ def test_each_route_is_described_with_its_payload_answer_and_errors(document: di
     operation = document["paths"][path][method.lower()]
     assert operation["operationId"] == action.name
     assert operation["summary"]
-    assert operation["security"] == ([] if action.anonymous else [{"bearer": []}, {"password": []}])
+    with_token = [{"bearer": []}, {"password": []}]
+    expected = ([{}] if action.personal else []) if action.anonymous else []
+    assert operation["security"] == expected + (with_token if action.personal or not action.anonymous else [])
     assert operation["tags"] == [action.noun]
     assert {"name": action.noun} in document["tags"]
 

@@ -38,7 +38,7 @@ _ROOM_WIDTH = len(ROOM_COLUMNS)
 
 
 class Preferences(NamedTuple):
-    """What a member prefers for a room, as stored."""
+    """The preferences of a member for a room, as stored."""
 
     notify: str | None = None
     """None: by the kind of the room."""

@@ -154,7 +154,7 @@ HAS: Final = {"link": Phrase(("·link",), False), "code": Phrase(("·code",), Fa
 
 
 def marks(sender_key: int, text: str) -> list[str]:
-    """What the index holds of a message beside its words. `·` is not a letter: no word equals a mark."""
+    """The terms of a message in the index beside its words. `·` is not a letter: no word equals a mark."""
     found = [sent_by(sender_key)]
     if "http://" in text or "https://" in text:
         found.append(HAS["link"])

@@ -246,4 +246,4 @@ async def mark_unread(ctx: Context, req: MarkUnread) -> Unread:
     The read marker, which others see, does not move back. Sending a message ends it, and `read` up to that message.
     """
     key = await ctx.access.existing(req)
-    return Unread(unread=await ctx.journal.write(preferences.MarkUnread(ctx.principal, key, req.seq)))
+    return Unread(unread=await ctx.journal.write(preferences.MarkRoomUnread(ctx.principal, key, req.seq)))

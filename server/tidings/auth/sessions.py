@@ -127,7 +127,7 @@ class Auth:
 
     @staticmethod
     def source(address: str) -> str:
-        """What attempts from an address are counted by."""
+        """The source as which attempts from an address count."""
         return source_of(address)
 
     async def login(

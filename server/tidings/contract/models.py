@@ -133,7 +133,7 @@ class Published(View):
 
 
 class Preferences(View):
-    """What a member prefers for a room. Only the member sees it, on every device."""
+    """The preferences of a member for a room. Only the member sees them, on every device."""
 
     notify: Notify = Field(description="Until it is chosen: `mentions` in topics, `all` in conversations")
     quiet_until: Timestamp | None = Field(description="Nothing rings before; null: not quiet")

@@ -1,4 +1,4 @@
-"""What a member prefers for a room: operations of the journal that are no entries of the log."""
+"""The preferences of a member for a room: operations of the journal that are no entries of the log."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Prefer(Operation[Snapshot]):
 
 
 @dataclass(frozen=True, slots=True)
-class MarkUnread(Operation[int]):
+class MarkRoomUnread(Operation[int]):
     """Mark a room as unread from a message on, for the actor; the result is the number of unread messages."""
 
     seq: int

@@ -1,4 +1,4 @@
-"""What a room is for, and what a member prefers for it."""
+"""Purposes of rooms, and the preferences of their members."""
 
 import sqlalchemy as sa
 from alembic import op
