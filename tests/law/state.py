@@ -46,6 +46,7 @@ class Room:
     """None: unknown until the pages of `wanted` have been read."""
     last_message: Message | None
     posting: str
+    purpose: str | None
 
     @classmethod
     def of(cls, snapshot: Mapping[str, Any]) -> Room:
@@ -100,7 +101,7 @@ def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
         case "member":
             return _member(_received(state, payload), payload)
         case "room_changed":
-            changed = {name: payload[name] for name in ("title", "posting") if name in payload}
+            changed = {name: payload[name] for name in ("title", "posting", "purpose") if name in payload}
             return _entry(_received(state, payload), payload, **changed)
         case "room_added":
             return _room_added(state, payload["room"])
@@ -108,6 +109,9 @@ def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
             return _forget(replace(state, unlogged=state.unlogged + 1), payload["room_id"])
         case "receipt":
             return _receipt(state, payload)
+        case "preferences":
+            room = state.rooms.get(payload["room_id"])
+            return state if room is None else _with_room(state, replace(room, unread=payload["unread"]))
         case "ready":
             return _ready(state, payload)
         case _ if "seq" in payload:
