@@ -74,6 +74,8 @@ export interface State {
   readonly gone: ReadonlyMap<string, Gone>;
   /** Since the connection was made, by username. */
   readonly presence: ReadonlyMap<string, Presence>;
+  /** As far as they came by themselves or were asked for, by username. */
+  readonly profiles: ReadonlyMap<string, ProfileChanged>;
   readonly epoch: number;
   /**
    * Between a connect and the snapshot after it, events of rooms that this device does not have: it may have received
@@ -88,7 +90,15 @@ export const KEPT = 300;
 export const AROUND = 2000;
 
 export function initial(me: string): State {
-  return { me, rooms: new Map(), gone: new Map(), presence: new Map(), epoch: 0, unknownRooms: new Map() };
+  return {
+    me,
+    rooms: new Map(),
+    gone: new Map(),
+    presence: new Map(),
+    profiles: new Map(),
+    epoch: 0,
+    unknownRooms: new Map(),
+  };
 }
 
 /** The state after changes, in order. Each changed room is copied once, however many changes there are. */
@@ -110,6 +120,7 @@ class Draft {
   private rooms: Map<string, RoomState> | null = null;
   private gone: ReadonlyMap<string, Gone>;
   private presence: Map<string, Presence> | null = null;
+  private profiles: State["profiles"];
   private readonly growing = new Map<string, Growth>();
   private readonly waiting = new Map<string, ServerEvent[]>();
   private epoch: number;
@@ -119,19 +130,21 @@ class Draft {
     this.before = before;
     this.epoch = before.epoch;
     this.gone = before.gone;
+    this.profiles = before.profiles;
     this.unknownRooms = before.unknownRooms;
   }
 
   end(): State {
     for (const room_id of [...this.growing.keys(), ...this.waiting.keys()]) this.settle(room_id);
-    const { before, rooms, gone, presence, epoch, unknownRooms } = this;
-    if (rooms === null && presence === null && epoch === before.epoch && unknownRooms === before.unknownRooms)
-      return before;
+    const { before, rooms, gone, presence, profiles, epoch, unknownRooms } = this;
+    const same = rooms === null && presence === null && profiles === before.profiles;
+    if (same && epoch === before.epoch && unknownRooms === before.unknownRooms) return before;
     return {
       me: before.me,
       rooms: rooms ?? before.rooms,
       gone,
       presence: presence ?? before.presence,
+      profiles,
       epoch,
       unknownRooms,
     };
@@ -380,7 +393,9 @@ class Draft {
     }
   }
 
-  private setProfile({ username, display_name, status, do_not_disturb_until }: ProfileChanged): void {
+  private setProfile(profile: ProfileChanged): void {
+    const { username, display_name, status, do_not_disturb_until } = profile;
+    this.profiles = new Map(this.profiles).set(username, profile);
     const known = this.presenceOf(username);
     if (known !== undefined) {
       this.presence ??= new Map(this.before.presence);

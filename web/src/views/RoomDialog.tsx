@@ -5,8 +5,7 @@ import { linkTo, open } from "../location.ts";
 import { Confirm, CopyField } from "./Confirm.tsx";
 import { Field, Form, useWork } from "./form.tsx";
 import { InvitationDialog } from "./InvitationDialog.tsx";
-import { knownUsers, matchingUsers } from "./knownUsers.ts";
-import { SuggestedUsers } from "./SuggestedUsers.tsx";
+import { PeopleField } from "./PeopleField.tsx";
 import { Dialog } from "./ui.tsx";
 
 /** The dialogs of a room's menu. */
@@ -112,8 +111,8 @@ function Invite({ room, name, onClose }: { room: Room; name: string; onClose: ()
   const client = useClient();
   const work = useWork();
   const [username, setUsername] = useState("");
-  const known = useMemo(() => knownUsers(client.state), [client]);
   const members = useRoom(room.room_id)?.members;
+  const without = useMemo(() => new Set(members?.keys()).add(client.me), [members, client]);
   const [invited, setInvited] = useState<string | null>(null);
   const invite = async () => {
     setInvited(null);
@@ -125,18 +124,14 @@ function Invite({ room, name, onClose }: { room: Room; name: string; onClose: ()
   return (
     <Dialog title={`Invite to ${name}`} onClose={onClose}>
       <Form onSubmit={() => void invite()}>
-        <Field
-          label="Username"
-          hint="They become a member right away."
-          data-autofocus
-          verbatim
+        <PeopleField
           value={username}
+          without={without}
+          hint="They become a member right away."
           error={work.error}
-          onChange={(event) => setUsername(event.target.value)}
-        />
-        <SuggestedUsers
-          names={matchingUsers(known, username.trim(), new Set(members?.keys()))}
-          onChoose={(chosen) => setUsername(chosen)}
+          onChange={setUsername}
+          onChoose={setUsername}
+          onEnter={() => void invite()}
         />
         <p role="status">{invited !== null && `${invited} is now a member.`}</p>
         <footer>

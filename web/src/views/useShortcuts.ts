@@ -40,8 +40,18 @@ export function focusBox(): void {
   document.querySelector<HTMLElement>(".composer textarea")?.focus();
 }
 
+/** Where the focus was before it went to the filter */
+let cameFrom: Element | null = null;
+
+/** Give the focus back that Ctrl K took. */
+export function goBack(): void {
+  if (cameFrom instanceof HTMLElement && cameFrom.isConnected) cameFrom.focus();
+  cameFrom = null;
+}
+
 function goToRooms(): void {
   const filter = () => document.querySelector<HTMLInputElement>(".sidebar .filter input");
+  if (document.activeElement !== filter()) cameFrom = document.activeElement;
   // On a phone, the sidebar is hidden while a room is open.
   if (filter()?.checkVisibility() === false) open(null);
   // Immediately if it is there, so that no key is lost.
