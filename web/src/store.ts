@@ -101,6 +101,15 @@ export function initial(me: string): State {
   };
 }
 
+/** What is known of a user: as a member of a room, or by a change of the profile. */
+export function profileOf(
+  { rooms, profiles }: State,
+  room_id: string,
+  username: string,
+): Member | ProfileChanged | undefined {
+  return rooms.get(room_id)?.members?.get(username) ?? profiles.get(username);
+}
+
 /** The state after changes, in order. Each changed room is copied once, however many changes there are. */
 export function applied(state: State, changes: Iterable<Change>): State {
   const draft = new Draft(state);

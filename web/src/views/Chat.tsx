@@ -6,7 +6,7 @@ import type { Gone } from "../store.ts";
 import { nameOf, reasonOf } from "../text.ts";
 import { Banner } from "./Banner.tsx";
 import { useWork } from "./form.tsx";
-import { lazyPanel, loadRest } from "./lazy.tsx";
+import { lazy, lazyPanel, loadRest } from "./lazy.tsx";
 import { Notice } from "./Notice.tsx";
 import { Title, useNotifications } from "./notifications.ts";
 import type { Opened } from "./opened.ts";
@@ -22,6 +22,10 @@ import { useShortcuts } from "./useShortcuts.ts";
 import { Welcome } from "./Welcome.tsx";
 
 const MembersPanel = lazyPanel("Members", () => import("./MembersPanel.tsx").then((part) => part.MembersPanel));
+const ProfileCard = lazy(
+  () => import("./ProfileCard.tsx").then((part) => part.ProfileCard),
+  () => null,
+);
 const SearchPanel = lazyPanel("Search", () => import("./SearchPanel.tsx").then((part) => part.SearchPanel));
 
 /** Narrow screens show either the list of rooms or a room, as in app.css. */
@@ -40,6 +44,8 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const alone = useMatches(phone) && !inRoom;
   const [helping, setHelping] = useState(false);
   const [opened, setOpened] = useState<Opened | null>(null);
+  const [card, setCard] = useState<{ readonly username: string; readonly anchor: HTMLElement } | null>(null);
+  const showCard = (username: string, anchor: HTMLElement) => setCard({ username, anchor });
   const [notice, setNotice] = useState<{ readonly text: string } | null>(null);
   useNoFiles(() => setNotice({ text: "Files and images cannot be sent here. Send a link instead." }));
   const client = useClient();
@@ -85,7 +91,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
             seq={seq}
             members={shown?.kind === "members"}
             onMembers={toggleMembers}
-            onPerson={(name) => panel.show({ kind: "members", name })}
+            onPerson={showCard}
             onSearch={() => search(true)}
           />
         ) : (
@@ -99,6 +105,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
             details={shown.details ?? false}
             onClose={panel.close}
             onMakeWay={panel.makeWay}
+            onPerson={showCard}
           />
         )}
         {shown?.kind === "search" && (
@@ -111,6 +118,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
         )}
       </main>
       {notice !== null && <Notice notice={notice} onClose={() => setNotice(null)} />}
+      {card !== null && <ProfileCard key={card.username} {...card} onClose={() => setCard(null)} />}
       <Tooltips />
       {helping && <ShortcutsDialog onClose={() => setHelping(false)} />}
     </div>

@@ -31,8 +31,8 @@ export function Room({
   seq: number | null;
   members: boolean;
   onMembers: () => void;
-  /** Show a member in the list */
-  onPerson: (username: string) => void;
+  /** Show who a user is */
+  onPerson: Tools["person"];
   onSearch: () => void;
 }) {
   const client = useClient();
@@ -92,7 +92,7 @@ function useTools(
   onTarget: (target: Target) => void,
   onRemove: (message: Message) => void,
   tell: (text: string) => void,
-  onPerson: (username: string) => void,
+  onPerson: Tools["person"],
 ): Tools {
   const client = useClient();
   const latest = useRef(onPerson);
@@ -123,7 +123,7 @@ function useTools(
         if (room !== undefined) void copy(linkTo(room, message.seq), "The link was copied.");
       },
       jump: (seq) => open(room_id, seq),
-      person: (username) => latest.current(username),
+      person: (username, anchor) => latest.current(username, anchor),
       retry: (client_id) => void client.retryUnsent(client_id),
       discard: (client_id) => void client.discardUnsent(client_id),
       opened: new Set(),

@@ -4,6 +4,7 @@ import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
 import { hrefTo, open } from "../location.ts";
 import { nameOf } from "../text.ts";
+import { isAhead } from "./useMuted.ts";
 
 const SHOWN_AT_ONCE = 3;
 /** ms between two titles: the browser redraws part of its window for each. */
@@ -40,6 +41,7 @@ export function useNotifications(): void {
   useEffect(
     () =>
       client.onMessages((messages) => {
+        if (isAhead(client.state.profiles.get(client.me)?.do_not_disturb_until ?? null)) return;
         if (!document.hidden || permission() !== "granted") return;
         const urgent = messages.filter((message) =>
           isUrgent(message, client.me, client.room(message.room_id)?.room.kind),

@@ -13,8 +13,8 @@ export interface Tools {
   copyText(message: Message): void;
   copyLink(message: Message): void;
   jump(seq: number): void;
-  /** Show a user in the list of members. */
-  person(username: string): void;
+  /** Show who a user is, beside the name or avatar that was pressed. */
+  person(username: string, anchor: HTMLElement): void;
   retry(client_id: string): void;
   discard(client_id: string): void;
   /** The ids of unfolded messages */
