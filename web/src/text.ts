@@ -138,6 +138,7 @@ const LABELS: Readonly<Record<string, string>> = {
   emoji: "Reaction",
   query: "Search",
   code: "Link",
+  reason: "Reason",
 };
 
 /** The server's message about a field, in plain words. */

@@ -10,6 +10,8 @@ export interface Tools {
   stop(message: Message): Promise<boolean>;
   /** Asks for confirmation. */
   remove(message: Message): void;
+  /** Asks for the reason. */
+  report(message: Message): void;
   copyText(message: Message): void;
   copyLink(message: Message): void;
   jump(seq: number): void;
