@@ -101,6 +101,14 @@ export class Loading {
     return profile;
   }
 
+  /** The open reports of a room that the user moderates. */
+  reports(room_id: string): Promise<void> {
+    return this.once(`reports ${room_id}`, async () => {
+      const { reports } = await this.options.ask("get_reports", { room_id, limit: MEMBERS_PAGE });
+      this.options.take({ type: "reports", room_id, reports });
+    });
+  }
+
   /** How far the other members have received and read a room. */
   receipts(room_id: string): Promise<void> {
     return this.once(`receipts ${room_id}`, async () => {

@@ -15,6 +15,7 @@ import type {
   MessageChanged,
   ProfileChanged,
   Receipt,
+  Report,
   Room,
   RoomChanged,
   RoomRemoved,
@@ -49,6 +50,7 @@ export type LocalChange =
   | { readonly type: "members_asked"; readonly room_id: string }
   | { readonly type: "members"; readonly room_id: string; readonly members: readonly Member[] }
   | { readonly type: "receipts"; readonly room_id: string; readonly receipts: readonly Receipt[] }
+  | { readonly type: "reports"; readonly room_id: string; readonly reports: readonly Report[] }
   | { readonly type: "muted"; readonly room_id: string; readonly until: string | null }
   | { readonly type: "read"; readonly room_id: string; readonly seq: number; readonly unread: number }
   | { readonly type: "disconnected" };
@@ -76,6 +78,8 @@ export interface State {
   readonly presence: ReadonlyMap<string, Presence>;
   /** As far as they came by themselves or were asked for, by username. */
   readonly profiles: ReadonlyMap<string, ProfileChanged>;
+  /** The open reports of rooms that the user moderates, oldest first, by room_id; as far as they were asked for. */
+  readonly reports: ReadonlyMap<string, readonly Report[]>;
   readonly epoch: number;
   /**
    * Between a connect and the snapshot after it, events of rooms that this device does not have: it may have received
@@ -96,6 +100,7 @@ export function initial(me: string): State {
     gone: new Map(),
     presence: new Map(),
     profiles: new Map(),
+    reports: new Map(),
     epoch: 0,
     unknownRooms: new Map(),
   };
@@ -130,6 +135,7 @@ class Draft {
   private gone: ReadonlyMap<string, Gone>;
   private presence: Map<string, Presence> | null = null;
   private profiles: State["profiles"];
+  private reports: State["reports"];
   private readonly growing = new Map<string, Growth>();
   private readonly waiting = new Map<string, ServerEvent[]>();
   private epoch: number;
@@ -140,13 +146,14 @@ class Draft {
     this.epoch = before.epoch;
     this.gone = before.gone;
     this.profiles = before.profiles;
+    this.reports = before.reports;
     this.unknownRooms = before.unknownRooms;
   }
 
   end(): State {
     for (const room_id of [...this.growing.keys(), ...this.waiting.keys()]) this.settle(room_id);
-    const { before, rooms, gone, presence, profiles, epoch, unknownRooms } = this;
-    const same = rooms === null && presence === null && profiles === before.profiles;
+    const { before, rooms, gone, presence, profiles, reports, epoch, unknownRooms } = this;
+    const same = rooms === null && presence === null && profiles === before.profiles && reports === before.reports;
     if (same && epoch === before.epoch && unknownRooms === before.unknownRooms) return before;
     return {
       me: before.me,
@@ -154,6 +161,7 @@ class Draft {
       gone,
       presence: presence ?? before.presence,
       profiles,
+      reports,
       epoch,
       unknownRooms,
     };
@@ -200,7 +208,14 @@ class Draft {
         const { preferences, unread } = change.data;
         return this.update(change.data.room_id, (held) => ({ ...held, room: { ...held.room, preferences, unread } }));
       }
-      case "reported":
+      case "reported": {
+        const { room_id, report } = change.data;
+        const others = this.reports.get(room_id)?.filter(({ report_id }) => report_id !== report.report_id) ?? [];
+        this.reports = new Map(this.reports).set(room_id, [...others, report]);
+        return;
+      }
+      case "reports":
+        this.reports = new Map(this.reports).set(change.room_id, change.reports);
         return;
       case "receipt":
         if (this.waits(change)) return;

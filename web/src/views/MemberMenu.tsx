@@ -12,9 +12,9 @@ import {
   VolumeX,
 } from "lucide-react";
 import type { Member, Room } from "../contract.gen.ts";
+import { isAhead } from "../text.ts";
 import { mayActOn } from "./rights.ts";
 import { Item, MenuContent } from "./ui.tsx";
-import { isAhead } from "./useMuted.ts";
 
 /** A moderator's action on a member. */
 export type Task = "mute" | "unmute" | "kick" | "ban" | "promote" | "demote" | "hand_over";

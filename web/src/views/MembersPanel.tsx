@@ -5,7 +5,7 @@ import { Virtualizer } from "virtua";
 import { useClient, useRoom, useView } from "../context.ts";
 import type { Member, Room } from "../contract.gen.ts";
 import { open } from "../location.ts";
-import { agoOf, byName, nameOf, reasonOf, withTimes } from "../text.ts";
+import { agoOf, byName, isAhead, nameOf, reasonOf, withTimes } from "../text.ts";
 import { Bans } from "./Bans.tsx";
 import { writeInBox } from "./box.ts";
 import { useWork } from "./form.tsx";
@@ -16,7 +16,6 @@ import { moderates } from "./rights.ts";
 import { aboutOf } from "./Sign.tsx";
 import type { Tools } from "./tools.ts";
 import { Avatar, ListRows } from "./ui.tsx";
-import { isAhead } from "./useMuted.ts";
 
 type Row = { readonly heading: string } | Member;
 

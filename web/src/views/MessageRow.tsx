@@ -3,7 +3,7 @@ import { type KeyboardEvent, type MouseEvent, memo, useState } from "react";
 import { useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
 import { profileOf } from "../store.ts";
-import { briefTimeOf, contentOf, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
+import { briefTimeOf, contentOf, isAhead, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
 import { Folded } from "./Markdown.tsx";
 import { MessageActions } from "./MessageActions.tsx";
 import { Reactions } from "./Reactions.tsx";
@@ -11,7 +11,6 @@ import type { MessageRow as Row } from "./rows.ts";
 import { Interrupted, Streaming } from "./Streaming.tsx";
 import type { Mark, Tools } from "./tools.ts";
 import { Avatar } from "./ui.tsx";
-import { isAhead } from "./useMuted.ts";
 
 /** Characters of the quoted message */
 const QUOTED = 120;

@@ -3,11 +3,10 @@ import { Smile, X } from "lucide-react";
 import { useEffect, useId, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { ProfileChanged, SetProfile } from "../contract.gen.ts";
-import { reasonOf, whenOf } from "../text.ts";
+import { isAhead, reasonOf, whenOf } from "../text.ts";
 import { EmojiButton } from "./EmojiPicker.tsx";
 import { Field, Form, useWork } from "./form.tsx";
 import { Dialog, IconButton } from "./ui.tsx";
-import { isAhead } from "./useMuted.ts";
 
 const HOUR = 3600;
 

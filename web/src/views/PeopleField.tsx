@@ -1,8 +1,8 @@
 import { type KeyboardEvent, useId, useState } from "react";
+import { isAhead } from "../text.ts";
 import { Field } from "./form.tsx";
 import { type Found, usePeople } from "./people.ts";
 import { Avatar } from "./ui.tsx";
-import { isAhead } from "./useMuted.ts";
 
 /** A field for a username, with the users that it may mean. Arrow keys move in the list; Enter takes what they point at. */
 export function PeopleField({

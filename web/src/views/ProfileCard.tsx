@@ -5,11 +5,10 @@ import { useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Profile } from "../contract.gen.ts";
 import { open } from "../location.ts";
-import { agoOf, reasonOf, whenOf } from "../text.ts";
+import { agoOf, isAhead, reasonOf, whenOf } from "../text.ts";
 import { writeInBox } from "./box.ts";
 import { useWork } from "./form.tsx";
 import { Avatar } from "./ui.tsx";
-import { isAhead } from "./useMuted.ts";
 
 /** Who a user is, beside their name. */
 export function ProfileCard({

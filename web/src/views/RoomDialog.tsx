@@ -6,10 +6,21 @@ import { Confirm, CopyField } from "./Confirm.tsx";
 import { Field, Form, useWork } from "./form.tsx";
 import { InvitationDialog } from "./InvitationDialog.tsx";
 import { PeopleField } from "./PeopleField.tsx";
+import { ReportsDialog } from "./ReportsDialog.tsx";
 import { Dialog } from "./ui.tsx";
 
 /** The dialogs of a room's menu. */
-export type RoomTask = "invite" | "link" | "rename" | "posting" | "date" | "leave" | "block" | "unblock" | "address";
+export type RoomTask =
+  | "reports"
+  | "invite"
+  | "link"
+  | "rename"
+  | "posting"
+  | "date"
+  | "leave"
+  | "block"
+  | "unblock"
+  | "address";
 
 export function RoomDialog({
   task,
@@ -24,6 +35,8 @@ export function RoomDialog({
 }) {
   const client = useClient();
   switch (task) {
+    case "reports":
+      return <ReportsDialog room={room} onClose={onClose} />;
     case "invite":
       return <Invite room={room} name={name} onClose={onClose} />;
     case "link":

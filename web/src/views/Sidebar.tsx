@@ -1,3 +1,4 @@
+import { isAhead } from "../text.ts";
 import "../styles/sidebar.css";
 import {
   CheckCheck,
@@ -18,7 +19,6 @@ import { lazyDialog } from "./lazy.tsx";
 import type { Opened } from "./opened.ts";
 import { RoomList } from "./RoomList.tsx";
 import { Avatar, Dialog, IconButton, Item, Menu } from "./ui.tsx";
-import { isAhead } from "./useMuted.ts";
 import { Welcome } from "./Welcome.tsx";
 
 const NewTopic = lazyDialog(() => import("./NewTopic.tsx").then((part) => part.NewTopic));

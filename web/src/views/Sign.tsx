@@ -2,9 +2,8 @@ import { Hash, Lock, Users } from "lucide-react";
 import { useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
 import { profileOf } from "../store.ts";
-import { hueOf } from "../text.ts";
+import { hueOf, isAhead } from "../text.ts";
 import { Avatar } from "./ui.tsx";
-import { isAhead } from "./useMuted.ts";
 
 /** The kind of a room: `#`, a lock, several people, or the other user's avatar. */
 export function Sign({

@@ -3,8 +3,7 @@ import { useEffect, useRef } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
 import { hrefTo, open } from "../location.ts";
-import { nameOf } from "../text.ts";
-import { isAhead } from "./useMuted.ts";
+import { isAhead, nameOf } from "../text.ts";
 
 const SHOWN_AT_ONCE = 3;
 /** ms between two titles: the browser redraws part of its window for each. */
