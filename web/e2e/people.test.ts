@@ -44,7 +44,7 @@ test("Ctrl+K and Enter join a topic and write to a person, however quickly they 
   const program = await omar.account();
   const own = `own of ${omar.name}`;
   await program.topic(own);
-  const topic = `garden of ${lucia.name}`;
+  const topic = `garden of ${omar.name}`;
   await lucia.topic(topic);
   await omar.enter(own);
   const filter = omar.page.getByRole("searchbox", { name: "Filter rooms" });
