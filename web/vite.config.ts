@@ -75,8 +75,8 @@ function inter(): Plugin {
         );
         const part = await subsetFont(whole, letters.join("") + more, {
           targetFormat: "woff2",
-          variationAxes: { wght: { min: 400, max: 650 } },
-          keepFeatures: ["kern", "tnum"],
+          variationAxes: { wght: { min: 400, max: 600 } },
+          keepFeatures: ["tnum"],
         });
         await writeFile(`${FONTS}/${name}.woff2`, part);
       }

@@ -98,6 +98,7 @@ for (const [size, options] of Object.entries(SIZES))
     }
     await leave();
     for (const [item, dialog] of [
+      ["Profile and status", "Your profile"],
       ["Join by invitation link", "Join by invitation"],
       ["Keyboard shortcuts", "Keyboard shortcuts"],
     ] as const) {

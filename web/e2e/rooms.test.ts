@@ -128,10 +128,9 @@ test("the filter also finds topics that one has not joined, and people by their 
   await diego.topic(`open to all ${diego.name}`);
   const filter = omar.page.getByRole("searchbox", { name: "Filter rooms" });
   await filter.fill(`OPEN to all ${diego.name}`);
-  await omar.button(`Open open to all ${diego.name}`).waitFor();
+  await omar.button(`Join open to all ${diego.name}`).waitFor();
   await filter.press("Enter");
-  await omar.page.getByRole("heading", { name: `#open to all ${diego.name}` }).waitFor();
-  await omar.button("Join").waitFor();
+  await omar.page.getByRole("heading", { level: 1, name: `open to all ${diego.name}`, exact: true }).waitFor();
   await filter.fill(diego.name.toUpperCase());
   await omar.button(`Message ${diego.name}`).click();
   await omar.page.getByRole("heading", { level: 1, name: diego.name, exact: true }).waitFor();

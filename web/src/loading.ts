@@ -1,6 +1,6 @@
 /** Loads what a view needs: pages of a room's log, its members, and their receipts. */
 import type { ActionName } from "@tidings/client";
-import type { Actions, Member, Room } from "./contract.gen.ts";
+import type { Actions, Member, Profile, Room } from "./contract.gen.ts";
 import type { Change, State } from "./store.ts";
 import { segmentAt } from "./timeline.ts";
 
@@ -91,6 +91,21 @@ export class Loading {
         after = page.next;
       } while (after !== null);
       this.options.take({ type: "members", room_id, members });
+    });
+  }
+
+  /** A user's profile; the username may be written in another case. */
+  async profile(username: string): Promise<Profile> {
+    const profile = await this.options.ask("get_profile", { username });
+    this.options.take({ type: "profile", data: profile });
+    return profile;
+  }
+
+  /** The open reports of a room that the user moderates. */
+  reports(room_id: string): Promise<void> {
+    return this.once(`reports ${room_id}`, async () => {
+      const { reports } = await this.options.ask("get_reports", { room_id, limit: MEMBERS_PAGE });
+      this.options.take({ type: "reports", room_id, reports });
     });
   }
 

@@ -15,6 +15,7 @@ import type {
   MessageChanged,
   ProfileChanged,
   Receipt,
+  Report,
   Room,
   RoomChanged,
   RoomRemoved,
@@ -49,6 +50,7 @@ export type LocalChange =
   | { readonly type: "members_asked"; readonly room_id: string }
   | { readonly type: "members"; readonly room_id: string; readonly members: readonly Member[] }
   | { readonly type: "receipts"; readonly room_id: string; readonly receipts: readonly Receipt[] }
+  | { readonly type: "reports"; readonly room_id: string; readonly reports: readonly Report[] }
   | { readonly type: "muted"; readonly room_id: string; readonly until: string | null }
   | { readonly type: "read"; readonly room_id: string; readonly seq: number; readonly unread: number }
   | { readonly type: "disconnected" };
@@ -74,6 +76,10 @@ export interface State {
   readonly gone: ReadonlyMap<string, Gone>;
   /** Since the connection was made, by username. */
   readonly presence: ReadonlyMap<string, Presence>;
+  /** As far as they came by themselves or were asked for, by username. */
+  readonly profiles: ReadonlyMap<string, ProfileChanged>;
+  /** The open reports of rooms that the user moderates, oldest first, by room_id; as far as they were asked for. */
+  readonly reports: ReadonlyMap<string, readonly Report[]>;
   readonly epoch: number;
   /**
    * Between a connect and the snapshot after it, events of rooms that this device does not have: it may have received
@@ -88,7 +94,25 @@ export const KEPT = 300;
 export const AROUND = 2000;
 
 export function initial(me: string): State {
-  return { me, rooms: new Map(), gone: new Map(), presence: new Map(), epoch: 0, unknownRooms: new Map() };
+  return {
+    me,
+    rooms: new Map(),
+    gone: new Map(),
+    presence: new Map(),
+    profiles: new Map(),
+    reports: new Map(),
+    epoch: 0,
+    unknownRooms: new Map(),
+  };
+}
+
+/** What is known of a user: as a member of a room, or by a change of the profile. */
+export function profileOf(
+  { rooms, profiles }: State,
+  room_id: string,
+  username: string,
+): Member | ProfileChanged | undefined {
+  return rooms.get(room_id)?.members?.get(username) ?? profiles.get(username);
 }
 
 /** The state after changes, in order. Each changed room is copied once, however many changes there are. */
@@ -110,6 +134,8 @@ class Draft {
   private rooms: Map<string, RoomState> | null = null;
   private gone: ReadonlyMap<string, Gone>;
   private presence: Map<string, Presence> | null = null;
+  private profiles: State["profiles"];
+  private reports: State["reports"];
   private readonly growing = new Map<string, Growth>();
   private readonly waiting = new Map<string, ServerEvent[]>();
   private epoch: number;
@@ -119,19 +145,23 @@ class Draft {
     this.before = before;
     this.epoch = before.epoch;
     this.gone = before.gone;
+    this.profiles = before.profiles;
+    this.reports = before.reports;
     this.unknownRooms = before.unknownRooms;
   }
 
   end(): State {
     for (const room_id of [...this.growing.keys(), ...this.waiting.keys()]) this.settle(room_id);
-    const { before, rooms, gone, presence, epoch, unknownRooms } = this;
-    if (rooms === null && presence === null && epoch === before.epoch && unknownRooms === before.unknownRooms)
-      return before;
+    const { before, rooms, gone, presence, profiles, reports, epoch, unknownRooms } = this;
+    const same = rooms === null && presence === null && profiles === before.profiles && reports === before.reports;
+    if (same && epoch === before.epoch && unknownRooms === before.unknownRooms) return before;
     return {
       me: before.me,
       rooms: rooms ?? before.rooms,
       gone,
       presence: presence ?? before.presence,
+      profiles,
+      reports,
       epoch,
       unknownRooms,
     };
@@ -178,7 +208,14 @@ class Draft {
         const { preferences, unread } = change.data;
         return this.update(change.data.room_id, (held) => ({ ...held, room: { ...held.room, preferences, unread } }));
       }
-      case "reported":
+      case "reported": {
+        const { room_id, report } = change.data;
+        const others = this.reports.get(room_id)?.filter(({ report_id }) => report_id !== report.report_id) ?? [];
+        this.reports = new Map(this.reports).set(room_id, [...others, report]);
+        return;
+      }
+      case "reports":
+        this.reports = new Map(this.reports).set(change.room_id, change.reports);
         return;
       case "receipt":
         if (this.waits(change)) return;
@@ -380,7 +417,9 @@ class Draft {
     }
   }
 
-  private setProfile({ username, display_name, status, do_not_disturb_until }: ProfileChanged): void {
+  private setProfile(profile: ProfileChanged): void {
+    const { username, display_name, status, do_not_disturb_until } = profile;
+    this.profiles = new Map(this.profiles).set(username, profile);
     const known = this.presenceOf(username);
     if (known !== undefined) {
       this.presence ??= new Map(this.before.presence);

@@ -113,6 +113,11 @@ export function whenOf(at: string): string {
   return daysAgo(at) === 0 ? timeOf(at) : short.format(new Date(at));
 }
 
+/** Whether a time is in the future. */
+export function isAhead(moment: string | null): boolean {
+  return moment !== null && new Date(moment).getTime() > Date.now();
+}
+
 /** "3 minutes ago". */
 export function agoOf(at: string): string {
   const minutes = Math.round((Date.now() - new Date(at).getTime()) / 60_000);
@@ -138,6 +143,7 @@ const LABELS: Readonly<Record<string, string>> = {
   emoji: "Reaction",
   query: "Search",
   code: "Link",
+  reason: "Reason",
 };
 
 /** The server's message about a field, in plain words. */

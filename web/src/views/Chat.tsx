@@ -1,19 +1,14 @@
-import { type ReactNode, useEffect, useState } from "react";
+import { useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
-import type { Room as RoomData } from "../contract.gen.ts";
 import { keepLastRoom, lastRoom, open, useRoute } from "../location.ts";
-import type { Gone } from "../store.ts";
-import { nameOf, reasonOf } from "../text.ts";
 import { Banner } from "./Banner.tsx";
-import { useWork } from "./form.tsx";
-import { lazyPanel, loadRest } from "./lazy.tsx";
+import { lazy, lazyDialog, lazyPanel, loadRest } from "./lazy.tsx";
 import { Notice } from "./Notice.tsx";
 import { Title, useNotifications } from "./notifications.ts";
 import type { Opened } from "./opened.ts";
 import { usePanel } from "./Panel.tsx";
 import { Room } from "./Room.tsx";
 import { firstRoom } from "./rooms.ts";
-import { ShortcutsDialog } from "./Shortcuts.tsx";
 import { isNewcomer, Sidebar } from "./Sidebar.tsx";
 import { Tooltips } from "./Tooltips.tsx";
 import { useMatches } from "./useMatches.ts";
@@ -22,6 +17,15 @@ import { useShortcuts } from "./useShortcuts.ts";
 import { Welcome } from "./Welcome.tsx";
 
 const MembersPanel = lazyPanel("Members", () => import("./MembersPanel.tsx").then((part) => part.MembersPanel));
+const ShortcutsDialog = lazyDialog(() => import("./Shortcuts.tsx").then((part) => part.ShortcutsDialog));
+const NoRoom = lazy(
+  () => import("./NoRoom.tsx").then((part) => part.NoRoom),
+  () => <div className="nothing">This part of the page could not be loaded. Please reload it.</div>,
+);
+const ProfileCard = lazy(
+  () => import("./ProfileCard.tsx").then((part) => part.ProfileCard),
+  () => null,
+);
 const SearchPanel = lazyPanel("Search", () => import("./SearchPanel.tsx").then((part) => part.SearchPanel));
 
 /** Narrow screens show either the list of rooms or a room, as in app.css. */
@@ -40,6 +44,8 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const alone = useMatches(phone) && !inRoom;
   const [helping, setHelping] = useState(false);
   const [opened, setOpened] = useState<Opened | null>(null);
+  const [card, setCard] = useState<{ readonly username: string; readonly anchor: HTMLElement } | null>(null);
+  const showCard = (username: string, anchor: HTMLElement) => setCard({ username, anchor });
   const [notice, setNotice] = useState<{ readonly text: string } | null>(null);
   useNoFiles(() => setNotice({ text: "Files and images cannot be sent here. Send a link instead." }));
   const client = useClient();
@@ -85,7 +91,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
             seq={seq}
             members={shown?.kind === "members"}
             onMembers={toggleMembers}
-            onPerson={(name) => panel.show({ kind: "members", name })}
+            onPerson={showCard}
             onSearch={() => search(true)}
           />
         ) : (
@@ -99,6 +105,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
             details={shown.details ?? false}
             onClose={panel.close}
             onMakeWay={panel.makeWay}
+            onPerson={showCard}
           />
         )}
         {shown?.kind === "search" && (
@@ -111,6 +118,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
         )}
       </main>
       {notice !== null && <Notice notice={notice} onClose={() => setNotice(null)} />}
+      {card !== null && <ProfileCard key={card.username} {...card} onClose={() => setCard(null)} />}
       <Tooltips />
       {helping && <ShortcutsDialog onClose={() => setHelping(false)} />}
     </div>
@@ -130,104 +138,8 @@ function Nothing({
   const gone = useView((view) => (room_id === null ? undefined : view.state.gone.get(room_id)));
   const small = useMatches(phone);
   if (waiting) return <div className="nothing">Loading your rooms…</div>;
-  if (gone !== undefined) return <GoneRoom gone={gone} />;
-  if (room_id !== null) return <NotAMember key={room_id} room_id={room_id} />;
+  if (room_id !== null) return <NoRoom key={room_id} room_id={room_id} gone={gone} />;
   // On a phone it is in the sidebar.
   if (newcomer) return small ? null : <Welcome onOpen={onOpen} />;
   return <div className="nothing">Choose a topic or a conversation, or start a new one.</div>;
-}
-
-function Back() {
-  return (
-    <button type="button" className="button" onClick={() => open(null)}>
-      Back
-    </button>
-  );
-}
-
-const REASONS: Record<string, string> = {
-  left: "You left",
-  kicked: "A moderator removed you from",
-  banned: "A moderator banned you from",
-};
-
-/** Shown instead of a room that the user has lost. */
-function GoneRoom({ gone: { room, reason } }: { gone: Gone }) {
-  const name = nameOf(room);
-  const canJoin = !room.is_private && reason !== "banned" && reason !== "deleted";
-  return (
-    <div className="nothing">
-      <p role="status">
-        {reason === "deleted" ? (
-          <>
-            <bdi>{name}</bdi> was deleted.
-          </>
-        ) : (
-          <>
-            {REASONS[reason] ?? "You are no longer a member of"} <bdi>{name}</bdi>.
-          </>
-        )}{" "}
-        {room.is_private && reason === "kicked" && "You can come back if somebody invites you."}
-      </p>
-      {canJoin ? <Join topic_name={room.topic_name ?? ""}>Join again</Join> : <Back />}
-    </div>
-  );
-}
-
-/** Shown instead of a room that the user is not in. A public topic can be joined. */
-function NotAMember({ room_id }: { room_id: string }) {
-  const client = useClient();
-  const connected = useView((view) => view.status.is === "online");
-  const [topic, setTopic] = useState<RoomData | null>(null);
-  const [text, setText] = useState("Looking for this room…");
-  useEffect(() => {
-    if (!connected) return;
-    const found = (topic: RoomData | null) => {
-      setTopic(topic);
-      setText("This room does not exist, or you are not a member of it.");
-    };
-    client.load.topic(room_id).then(found, (error: unknown) => setText(reasonOf(error)));
-  }, [client, connected, room_id]);
-  if (topic === null)
-    return (
-      <div className="nothing">
-        <p role="status">{text}</p>
-        <Back />
-      </div>
-    );
-  return (
-    <div className="nothing">
-      <h2 dir="auto">#{topic.topic_name}</h2>
-      <p className="muted">
-        A public topic with {topic.members === 1 ? "1 member" : `${topic.members.toLocaleString()} members`}
-        {topic.online > 0 && `, ${topic.online.toLocaleString()} online`}
-      </p>
-      <Join topic_name={topic.topic_name ?? ""}>Join</Join>
-    </div>
-  );
-}
-
-function Join({ topic_name, children }: { topic_name: string; children: ReactNode }) {
-  const client = useClient();
-  const { busy, error, run } = useWork();
-  return (
-    <>
-      {error !== null && (
-        <p className="error" role="alert">
-          {error}
-        </p>
-      )}
-      <div className="row">
-        <button
-          type="button"
-          className="button primary"
-          disabled={busy}
-          onClick={() => run(() => client.ask("subscribe", { topic_name }))}
-        >
-          {children}
-        </button>
-        <Back />
-      </div>
-    </>
-  );
 }

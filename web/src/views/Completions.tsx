@@ -85,11 +85,12 @@ export function Completions({ suggestions: { id, choices, active, point, choose 
           onClick={() => choose(choice.value)}
         >
           {choice.emoji === null ? (
-            <Avatar small name={choice.name} />
+            <Avatar small name={choice.name} online={choice.person?.online ?? false} />
           ) : (
             <span className="emoji-choice">{choice.emoji}</span>
           )}
-          {choice.name}
+          {choice.person?.display_name ?? choice.name}
+          {choice.person?.display_name != null && <span className="muted small">{choice.name}</span>}
         </div>
       ))}
     </div>

@@ -1,81 +1,169 @@
-import { Hash, MessageCircle } from "lucide-react";
-import { useEffect, useState } from "react";
+/** The rest of the quick switcher: what a filter finds besides the user's rooms. */
+import { Hash } from "lucide-react";
+import {
+  type KeyboardEvent,
+  type ReactNode,
+  type RefObject,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useState,
+} from "react";
+import type { Client } from "../client.ts";
 import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
 import { open } from "../location.ts";
+import { knownUsers, matchingUsers } from "./knownUsers.ts";
+import { PersonFace } from "./PeopleField.tsx";
+import { type Found, findUsers, knownUser, merged, useDirectory } from "./people.ts";
 
-const TYPED_AFTER = 200;
 const SHOWN = 5;
 
 /** A topic that the user may join, or a user to write to. */
-interface Other {
+export interface Other {
   readonly key: string;
-  readonly topic: boolean;
   readonly name: string;
+  /** null: it is a topic. */
+  readonly person: Found | null;
   readonly choose: () => Promise<void>;
 }
 
-/** What a filter finds besides the user's rooms: public topics, and the user with exactly this name. */
-export function useElsewhere(filter: string): readonly Other[] {
-  const client = useClient();
-  const rooms = useView((view) => view.state.rooms);
-  const [topics, setTopics] = useState<readonly Room[]>([]);
-  const [person, setPerson] = useState("");
+/** The others for a filter; `best` is null until the server has answered, or if there are none. */
+export interface Others {
+  readonly filter: string;
+  readonly isWhole: boolean;
+  readonly best: Other | null;
+}
+
+/** What Enter takes for a filter: a known user at once, otherwise what the server finds. Raises a `TidingsError`. */
+export async function best(client: Client, filter: string): Promise<Other | null> {
   const name = filter.trim();
+  const [known] = matchingUsers(knownPeople(client), name, talks(client.state.rooms), 1);
+  if (known !== undefined) return toPerson(client, known);
+  const [topics, users] = await Promise.all([topicsToJoin(client), findUsers(client, name)]);
+  return bestOf([...topicsFor(client, topics, name), ...users.map((user) => toPerson(client, user))], name);
+}
+
+function bestOf(others: readonly Other[], name: string): Other | null {
+  const sought = name.toLocaleLowerCase();
+  return others.find((other) => other.name.toLocaleLowerCase() === sought) ?? others[0] ?? null;
+}
+
+async function topicsToJoin(client: Client): Promise<readonly Room[]> {
+  const all: Room[] = [];
+  for await (const page of client.load.topics(false)) all.push(...page);
+  return all;
+}
+
+function topicsFor(client: Client, topics: readonly Room[], name: string): Other[] {
   const words = name.toLocaleLowerCase();
-  const asking = words !== "";
-  useEffect(() => {
-    if (!asking) return;
-    const load = async () => {
-      const all: Room[] = [];
-      for await (const page of client.load.topics(false)) all.push(...page);
-      setTopics(all);
-    };
-    load().catch(() => undefined); // without an answer, only the user's rooms are found
-  }, [client, asking]);
-  useEffect(() => {
-    if (name === "") return;
-    const ask = () =>
-      client.ask("get_profile", { username: name }).then(
-        ({ username }) => setPerson(username),
-        () => undefined,
-      );
-    const timer = setTimeout(ask, TYPED_AFTER);
-    return () => clearTimeout(timer);
-  }, [client, name]);
-  if (!asking) return [];
-  const others: Other[] = topics
-    .filter(({ room_id, topic_name }) => !rooms.has(room_id) && topic_name?.toLocaleLowerCase().includes(words))
+  return topics
+    .filter(({ room_id, topic_name }) => !client.room(room_id) && topic_name?.toLocaleLowerCase().includes(words))
     .slice(0, SHOWN)
     .map(({ room_id, topic_name }) => ({
       key: room_id,
-      topic: true,
       name: topic_name ?? "",
-      choose: async () => open(room_id),
+      person: null,
+      choose: async () => open((await client.ask("subscribe", { topic_name: topic_name ?? "" })).room_id),
     }));
-  const talks = [...rooms.values()].some(({ room }) => room.kind === "direct" && room.title === person);
-  if (person.toLocaleLowerCase() === words && person !== client.me && !talks)
-    others.unshift({
-      key: `@${person}`,
-      topic: false,
-      name: person,
-      choose: async () => open((await client.ask("create_conversation", { usernames: [person] })).room_id),
-    });
-  return others;
 }
 
-export function Elsewhere({ others, onChoose }: { others: readonly Other[]; onChoose: (other: Other) => void }) {
-  if (others.length === 0) return null;
+function toPerson(client: Client, person: Found): Other {
+  const { username } = person;
+  return {
+    key: `@${username}`,
+    name: username,
+    person,
+    choose: async () => open((await client.ask("create_conversation", { usernames: [username] })).room_id),
+  };
+}
+
+const knownPeople = ({ state }: Client) => knownUsers(state).map((one) => knownUser(state, one));
+
+/** With whom the user has a conversation: it is among the rooms. */
+function talks(rooms: Client["state"]["rooms"]): Set<string> {
+  const names = new Set<string>();
+  for (const { room } of rooms.values()) if (room.kind === "direct" && room.title !== null) names.add(room.title);
+  return names;
+}
+
+export function Elsewhere({
+  filter,
+  found,
+  onChoose,
+  onLeave,
+}: {
+  filter: string;
+  /** Holds what is shown */
+  found: RefObject<Others | null>;
+  onChoose: (other: Other) => void;
+  /** The focus moves up, out of the list. */
+  onLeave: () => void;
+}) {
+  const client = useClient();
+  const rooms = useView((view) => view.state.rooms);
+  const [topics, setTopics] = useState<readonly Room[] | null>(null);
+  const name = filter.trim();
+  useEffect(() => {
+    // Without an answer, only the user's rooms and people are found.
+    topicsToJoin(client).then(setTopics, () => setTopics([]));
+  }, [client]);
+  const answered = useDirectory(name);
+  const known = useMemo(() => knownPeople(client), [client]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: a topic that is joined is among the rooms
+  const joinable = useMemo(() => topicsFor(client, topics ?? [], name), [client, topics, name, rooms]);
+  const people = useMemo(() => {
+    // A conversation that the list shows by its name is not offered again.
+    const listed = new Set(
+      [...talks(rooms)].filter((one) => one.toLocaleLowerCase().includes(name.toLocaleLowerCase())),
+    );
+    const users = answered.query === name ? answered.users : [];
+    return merged(known, users, name, listed, SHOWN).map((user) => toPerson(client, user));
+  }, [client, known, answered, name, rooms]);
+  useLayoutEffect(() => {
+    const isWhole = topics !== null && answered.query === name;
+    found.current = { filter, isWhole, best: bestOf([...joinable, ...people], name) };
+  });
+  const moved = (event: KeyboardEvent<HTMLElement>) => {
+    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (by === undefined) return;
+    event.preventDefault();
+    const buttons = [...event.currentTarget.querySelectorAll("button")];
+    const at = buttons.indexOf(document.activeElement as HTMLButtonElement) + by;
+    if (at < 0) onLeave();
+    else buttons[at]?.focus();
+  };
+  const row = (other: Other, label: string, face: ReactNode) => (
+    <button key={other.key} type="button" className="menu-item" aria-label={label} onClick={() => onChoose(other)}>
+      {face}
+    </button>
+  );
   return (
-    <section aria-label="Not in your list">
-      {others.map((other) => (
-        <button key={other.key} type="button" className="menu-item" onClick={() => onChoose(other)}>
-          {other.topic ? <Hash size={18} /> : <MessageCircle size={18} />}
-          <span className="ellipsis">
-            {other.topic ? "Open" : "Message"} <bdi>{other.name}</bdi>
-          </span>
-        </button>
-      ))}
-    </section>
+    // biome-ignore lint/a11y/noStaticElementInteractions: the arrows go between the buttons in it
+    <div className="elsewhere" onKeyDown={moved}>
+      {joinable.length > 0 && (
+        <section aria-label="Topics to join">
+          <h2>Topics to join</h2>
+          {joinable.map((other) =>
+            row(
+              other,
+              `Join ${other.name}`,
+              <>
+                <Hash size={18} />
+                <bdi className="ellipsis">{other.name}</bdi>
+              </>,
+            ),
+          )}
+        </section>
+      )}
+      {people.length > 0 && (
+        <section aria-label="People">
+          <h2>People</h2>
+          {people.map((other) =>
+            row(other, `Message ${other.name}`, other.person !== null && <PersonFace person={other.person} />),
+          )}
+        </section>
+      )}
+    </div>
   );
 }

@@ -1,9 +1,20 @@
 import { MenuProvider, type MenuStore } from "@ariakit/react";
-import { AtSign, Ban, Crown, MessageCircle, Shield, ShieldOff, UserMinus, Volume2, VolumeX } from "lucide-react";
+import {
+  AtSign,
+  Ban,
+  Crown,
+  MessageCircle,
+  Shield,
+  ShieldOff,
+  UserMinus,
+  UserRound,
+  Volume2,
+  VolumeX,
+} from "lucide-react";
 import type { Member, Room } from "../contract.gen.ts";
+import { isAhead } from "../text.ts";
 import { mayActOn } from "./rights.ts";
 import { Item, MenuContent } from "./ui.tsx";
-import { isAhead } from "./useMuted.ts";
 
 /** A moderator's action on a member. */
 export type Task = "mute" | "unmute" | "kick" | "ban" | "promote" | "demote" | "hand_over";
@@ -19,6 +30,7 @@ export function MemberMenu({
   id,
   member: { username, role, muted_until },
   room,
+  onProfile,
   onWrite,
   onMention,
   onAct,
@@ -27,6 +39,7 @@ export function MemberMenu({
   id: string;
   member: Member;
   room: Room;
+  onProfile: (username: string) => void;
   onWrite: (username: string) => void;
   onMention: (username: string) => void;
   onAct: (act: Act) => void;
@@ -35,6 +48,9 @@ export function MemberMenu({
   return (
     <MenuProvider store={store}>
       <MenuContent id={id} label={username}>
+        <Item onClick={() => onProfile(username)}>
+          <UserRound size={18} /> Profile
+        </Item>
         {room.kind !== "direct" && (
           <Item onClick={() => onWrite(username)}>
             <MessageCircle size={18} /> Message

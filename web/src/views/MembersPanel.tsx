@@ -5,7 +5,7 @@ import { Virtualizer } from "virtua";
 import { useClient, useRoom, useView } from "../context.ts";
 import type { Member, Room } from "../contract.gen.ts";
 import { open } from "../location.ts";
-import { agoOf, byName, nameOf, reasonOf, withTimes } from "../text.ts";
+import { agoOf, byName, isAhead, nameOf, reasonOf, withTimes } from "../text.ts";
 import { Bans } from "./Bans.tsx";
 import { writeInBox } from "./box.ts";
 import { useWork } from "./form.tsx";
@@ -14,8 +14,8 @@ import { ModerationDialog } from "./ModerationDialog.tsx";
 import { Panel } from "./Panel.tsx";
 import { moderates } from "./rights.ts";
 import { aboutOf } from "./Sign.tsx";
+import type { Tools } from "./tools.ts";
 import { Avatar, ListRows } from "./ui.tsx";
-import { isAhead } from "./useMuted.ts";
 
 type Row = { readonly heading: string } | Member;
 
@@ -26,6 +26,7 @@ export function MembersPanel({
   details = false,
   onClose,
   onMakeWay,
+  onPerson,
 }: {
   room_id: string;
   /** With what the room is, as it is beside every room */
@@ -35,6 +36,7 @@ export function MembersPanel({
   onClose: () => void;
   /** The user jumps to a message of the room. */
   onMakeWay: () => void;
+  onPerson: Tools["person"];
 }) {
   const held = useRoom(room_id);
   const [showsBans, setShowsBans] = useState(false);
@@ -64,7 +66,14 @@ export function MembersPanel({
       {showsBans ? (
         <Bans room_id={room_id} />
       ) : (
-        <People room={held.room} members={held.members} name={name} error={loading} onMakeWay={onMakeWay} />
+        <People
+          room={held.room}
+          members={held.members}
+          name={name}
+          error={loading}
+          onMakeWay={onMakeWay}
+          onPerson={onPerson}
+        />
       )}
     </Panel>
   );
@@ -95,12 +104,14 @@ function People({
   name,
   error,
   onMakeWay,
+  onPerson,
 }: {
   room: Room;
   members: ReadonlyMap<string, Member> | null;
   name: string;
   error: string | null;
   onMakeWay: () => void;
+  onPerson: Tools["person"];
 }) {
   const client = useClient();
   const connected = useView((view) => view.status.is === "online");
@@ -195,6 +206,7 @@ function People({
           id={menuId}
           member={chosen}
           room={room}
+          onProfile={(username) => onPerson(username, menu.getState().disclosureElement ?? document.body)}
           onWrite={(username) => void write(username)}
           onMention={mention}
           onAct={setAct}
@@ -206,7 +218,7 @@ function People({
 }
 
 const MemberRow = memo(function MemberRow({
-  member: { username, display_name, role, online, last_seen, muted_until },
+  member: { username, display_name, role, online, last_seen, muted_until, status, do_not_disturb_until },
   me,
   menu,
   onOpen,
@@ -219,13 +231,18 @@ const MemberRow = memo(function MemberRow({
 }) {
   const face = (
     <>
-      <Avatar name={username} online={online} />
+      <Avatar name={username} online={online} quiet={isAhead(do_not_disturb_until)} />
       <span className="grow">
         <span className="row">
           <span className="ellipsis">
             <bdi>{display_name ?? username}</bdi>
           </span>
           {display_name != null && <span className="muted small">{username}</span>}
+          {status !== null && (status.until === null || isAhead(status.until)) && (
+            <span className="muted small ellipsis">
+              {status.emoji} {status.text}
+            </span>
+          )}
           {me && <span className="muted small">you</span>}
           {role !== "member" && <span className="role">{role}</span>}
           {isAhead(muted_until) && (

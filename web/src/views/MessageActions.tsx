@@ -1,5 +1,5 @@
 import { MenuButton, MenuProvider } from "@ariakit/react";
-import { Copy, Ellipsis, Link, MailOpen, Pencil, Reply, SmilePlus, Trash2 } from "lucide-react";
+import { Copy, Ellipsis, Flag, Link, MailOpen, Pencil, Reply, SmilePlus, Trash2 } from "lucide-react";
 import type { Message } from "../contract.gen.ts";
 import { EmojiButton } from "./EmojiPicker.tsx";
 import { mayDelete, QUICK, type Tools } from "./tools.ts";
@@ -71,6 +71,11 @@ export function MessageActions({
           <Item onClick={() => tools.markUnread(message)}>
             <MailOpen size={16} /> Mark unread from here
           </Item>
+          {message.sender !== tools.me && (
+            <Item onClick={() => tools.report(message)}>
+              <Flag size={16} /> Report
+            </Item>
+          )}
           {mayDelete(message, tools.me, moderator) && (
             <Item danger onClick={() => tools.remove(message)}>
               <Trash2 size={16} /> Delete

@@ -2,7 +2,8 @@ import { Check, CheckCheck, CircleAlert, Clock, CornerUpRight } from "lucide-rea
 import { type KeyboardEvent, type MouseEvent, memo, useState } from "react";
 import { useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
-import { briefTimeOf, contentOf, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
+import { profileOf } from "../store.ts";
+import { briefTimeOf, contentOf, isAhead, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
 import { Folded } from "./Markdown.tsx";
 import { MessageActions } from "./MessageActions.tsx";
 import { Reactions } from "./Reactions.tsx";
@@ -51,8 +52,15 @@ export const MessageRow = memo(function MessageRow({
     setNear(true);
     setMenu(true);
   };
-  const showSender = () => tools.person(message.sender);
+  const showSender = (event: MouseEvent<HTMLElement>) => tools.person(message.sender, event.currentTarget);
   const sender = useDisplayName(message);
+  const quiet = useView(({ state }) =>
+    isAhead(profileOf(state, message.room_id, message.sender)?.do_not_disturb_until ?? null),
+  );
+  const showMentioned = ({ target }: MouseEvent) => {
+    const mention = target instanceof Element ? target.closest<HTMLElement>(".mention") : null;
+    if (mention !== null) tools.person((mention.textContent ?? "").slice(1), mention);
+  };
   // Only under the pointer: formatting it for every row would cost more than the rest of the row.
   const moment = near ? momentOf(message.created_at) : undefined;
   const delivery =
@@ -92,7 +100,7 @@ export const MessageRow = memo(function MessageRow({
       ) : (
         // The same as the name below; keyboard users have the list of members.
         <button type="button" className="side" tabIndex={-1} aria-hidden="true" onClick={showSender}>
-          <Avatar name={message.sender} />
+          <Avatar name={message.sender} quiet={quiet} />
         </button>
       )}
       <div className="body">
@@ -113,7 +121,9 @@ export const MessageRow = memo(function MessageRow({
         {message.deleted ? (
           <p className="tombstone">This message was deleted.</p>
         ) : (
-          <div className="content" dir="auto">
+          // biome-ignore lint/a11y/noStaticElementInteractions: keyboard users have the list of members
+          // biome-ignore lint/a11y/useKeyWithClickEvents: see above
+          <div className="content" dir="auto" onClick={showMentioned}>
             <Folded
               id={row.key}
               opened={tools.opened}
@@ -199,5 +209,7 @@ function DeliveryMark({ mark, readBy }: { mark: Mark; readBy: string }) {
 }
 
 function useDisplayName({ room_id, sender }: Message): string {
-  return useView(({ state }) => state.rooms.get(room_id)?.members?.get(sender)?.display_name ?? sender);
+  return useView(
+    ({ state }) => (profileOf(state, room_id, sender) ?? state.presence.get(sender))?.display_name ?? sender,
+  );
 }

@@ -4,8 +4,7 @@ import { useMemo, useState } from "react";
 import { useClient } from "../context.ts";
 import { open } from "../location.ts";
 import { Field, Form, useWork } from "./form.tsx";
-import { knownUsers, matchingUsers } from "./knownUsers.ts";
-import { SuggestedUsers } from "./SuggestedUsers.tsx";
+import { PeopleField } from "./PeopleField.tsx";
 import { Avatar, Dialog } from "./ui.tsx";
 
 /** Starts a conversation with one user, or a group, which may have a name. */
@@ -15,9 +14,8 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
   const [name, setName] = useState("");
   const [title, setTitle] = useState("");
   const { busy, error, run, clear } = useWork();
-  const known = useMemo(() => knownUsers(client.state), [client]);
   const written = name.trim();
-  const suggested = matchingUsers(known, written, new Set(people));
+  const without = useMemo(() => new Set([...people, client.me]), [people, client]);
   const all = written === "" || people.includes(written) ? people : [...people, written];
   const isGroup = all.length > 1;
   const add = (username: string) => {
@@ -28,13 +26,12 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
     add(username);
     setName("");
   };
-  /** Add the user with exactly this name, or else the only suggestion. */
-  const addWritten = () =>
+  /** Add the user with exactly this name, or else the only one who is offered. */
+  const addWritten = (only: string | null = null) =>
     run(async () => {
-      const [only, second] = suggested;
       const meant = (error: unknown) => {
         if (!(error instanceof TidingsError) || error.code !== "not_found") throw error;
-        if (only === undefined || second !== undefined) throw error;
+        if (only === null) throw error;
         return { username: only };
       };
       const { username } = await client.ask("get_profile", { username: written }).catch(meant);
@@ -70,30 +67,24 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
           </ul>
         )}
         <div className="with-button">
-          <Field
-            label="Username"
-            data-autofocus
-            verbatim
-            error={error}
+          <PeopleField
             value={name}
-            onChange={(event) => setName(event.target.value)}
+            without={without}
+            error={error}
+            onChange={setName}
+            onChoose={addSuggested}
             // Enter adds the typed name, and the field is free for another.
-            onKeyDown={(event) => {
-              if (event.key !== "Enter" || event.nativeEvent.isComposing || written === "") return;
-              event.preventDefault();
-              void addWritten();
-            }}
+            onEnter={(only) => void addWritten(only)}
           />
           <button
             type="button"
             className="button"
             disabled={busy || written === "" || people.includes(written)}
-            onClick={addWritten}
+            onClick={() => void addWritten()}
           >
             Add
           </button>
         </div>
-        <SuggestedUsers names={suggested} onChoose={addSuggested} />
         {isGroup ? (
           <Field
             label="Group name (optional)"

@@ -1,11 +1,11 @@
 import { useCallback, useMemo, useRef, useState } from "react";
 import { useClient, useView } from "../context.ts";
-import type { Message } from "../contract.gen.ts";
 import { linkTo, open } from "../location.ts";
 import { reasonOf } from "../text.ts";
 import { Composer } from "./Composer.tsx";
 import { copyToClipboard } from "./clipboard.ts";
-import { Form, useWork } from "./form.tsx";
+import { lazyDialog } from "./lazy.tsx";
+import type { Asked } from "./MessageDialog.tsx";
 import { Notice } from "./Notice.tsx";
 import type { RoomTask } from "./RoomDialog.tsx";
 import { RoomHeader } from "./RoomHeader.tsx";
@@ -14,9 +14,10 @@ import { Timeline } from "./Timeline.tsx";
 import { Typing } from "./Typing.tsx";
 import type { Target } from "./target.ts";
 import type { Tools } from "./tools.ts";
-import { Dialog } from "./ui.tsx";
 import { useReceipts } from "./useReceipts.ts";
 import "../styles/timeline.css";
+
+const MessageDialog = lazyDialog(() => import("./MessageDialog.tsx").then((part) => part.MessageDialog));
 
 /** One room: its header, its timeline and its composer. `members`: whether the members are shown beside it. */
 export function Room({
@@ -31,8 +32,8 @@ export function Room({
   seq: number | null;
   members: boolean;
   onMembers: () => void;
-  /** Show a member in the list */
-  onPerson: (username: string) => void;
+  /** Show who a user is */
+  onPerson: Tools["person"];
   onSearch: () => void;
 }) {
   const client = useClient();
@@ -40,11 +41,11 @@ export function Room({
   const role = useView((view) => view.state.rooms.get(room_id)?.room.role);
   const writes = useView((view) => mayWrite(view.state.rooms.get(room_id)?.room));
   const [target, setTarget] = useState<Target | null>(null);
-  const [removing, setRemoving] = useState<Message | null>(null);
+  const [about, setAbout] = useState<Asked | null>(null);
   const [task, setTask] = useState<RoomTask | null>(null);
   const [notice, setNotice] = useState<{ readonly text: string } | null>(null);
   const tell = useCallback((text: string) => setNotice({ text }), []);
-  const tools = useTools(room_id, setTarget, setRemoving, tell, onPerson);
+  const tools = useTools(room_id, setTarget, setAbout, tell, onPerson);
   useReceipts(room_id);
   if (kind === undefined) return null;
   const copyAddress = async () => {
@@ -83,7 +84,7 @@ export function Room({
           </p>
         </div>
       )}
-      {removing !== null && <Removal message={removing} onClose={() => setRemoving(null)} />}
+      {about !== null && <MessageDialog {...about} onClose={() => setAbout(null)} />}
     </section>
   );
 }
@@ -91,9 +92,9 @@ export function Room({
 function useTools(
   room_id: string,
   onTarget: (target: Target) => void,
-  onRemove: (message: Message) => void,
+  onAsk: (about: Asked) => void,
   tell: (text: string) => void,
-  onPerson: (username: string) => void,
+  onPerson: Tools["person"],
 ): Tools {
   const client = useClient();
   const latest = useRef(onPerson);
@@ -117,7 +118,8 @@ function useTools(
             return false;
           },
         ),
-      remove: onRemove,
+      remove: (message) => onAsk({ task: "delete", message }),
+      report: (message) => onAsk({ task: "report", message }),
       copyText: (message) => void copy(message.content, "The text was copied."),
       copyLink: (message) => {
         const room = client.room(room_id)?.room;
@@ -127,41 +129,10 @@ function useTools(
         client.ask("mark_unread", { room_id, seq }).catch((error) => tell(reasonOf(error)));
       },
       jump: (seq) => open(room_id, seq),
-      person: (username) => latest.current(username),
+      person: (username, anchor) => latest.current(username, anchor),
       retry: (client_id) => void client.retryUnsent(client_id),
       discard: (client_id) => void client.discardUnsent(client_id),
       opened: new Set(),
     };
-  }, [client, room_id, onTarget, onRemove, tell]);
-}
-
-function Removal({ message, onClose }: { message: Message; onClose: () => void }) {
-  const client = useClient();
-  const { busy, error, run } = useWork();
-  const remove = async () => {
-    if (await run(() => client.ask("delete", { message_id: message.id }))) onClose();
-  };
-  return (
-    <Dialog title="Delete this message?" onClose={onClose}>
-      <Form onSubmit={() => void remove()}>
-        <p>Everyone will see that a message was deleted, but not what it said. This cannot be undone.</p>
-        <blockquote className="removal" dir="auto">
-          <b>{message.sender}</b> {message.content.slice(0, 300)}
-        </blockquote>
-        {error !== null && (
-          <p className="error" role="alert">
-            {error}
-          </p>
-        )}
-        <footer>
-          <button type="button" className="button" data-autofocus onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" className="button danger" disabled={busy}>
-            Delete
-          </button>
-        </footer>
-      </Form>
-    </Dialog>
-  );
+  }, [client, room_id, onTarget, onAsk, tell]);
 }

@@ -5,13 +5,14 @@ import { linkTo, open } from "../location.ts";
 import { Confirm, CopyField } from "./Confirm.tsx";
 import { Field, Form, useWork } from "./form.tsx";
 import { InvitationDialog } from "./InvitationDialog.tsx";
-import { knownUsers, matchingUsers } from "./knownUsers.ts";
+import { PeopleField } from "./PeopleField.tsx";
+import { ReportsDialog } from "./ReportsDialog.tsx";
 import { RoomNotifications } from "./RoomNotifications.tsx";
-import { SuggestedUsers } from "./SuggestedUsers.tsx";
 import { Dialog } from "./ui.tsx";
 
 /** The dialogs of a room's menu. */
 export type RoomTask =
+  | "reports"
   | "invite"
   | "link"
   | "rename"
@@ -37,6 +38,8 @@ export function RoomDialog({
 }) {
   const client = useClient();
   switch (task) {
+    case "reports":
+      return <ReportsDialog room={room} onClose={onClose} />;
     case "invite":
       return <Invite room={room} name={name} onClose={onClose} />;
     case "link":
@@ -128,8 +131,8 @@ function Invite({ room, name, onClose }: { room: Room; name: string; onClose: ()
   const client = useClient();
   const work = useWork();
   const [username, setUsername] = useState("");
-  const known = useMemo(() => knownUsers(client.state), [client]);
   const members = useRoom(room.room_id)?.members;
+  const without = useMemo(() => new Set(members?.keys()).add(client.me), [members, client]);
   const [invited, setInvited] = useState<string | null>(null);
   const invite = async () => {
     setInvited(null);
@@ -141,18 +144,14 @@ function Invite({ room, name, onClose }: { room: Room; name: string; onClose: ()
   return (
     <Dialog title={`Invite to ${name}`} onClose={onClose}>
       <Form onSubmit={() => void invite()}>
-        <Field
-          label="Username"
-          hint="They become a member right away."
-          data-autofocus
-          verbatim
+        <PeopleField
           value={username}
+          without={without}
+          hint="They become a member right away."
           error={work.error}
-          onChange={(event) => setUsername(event.target.value)}
-        />
-        <SuggestedUsers
-          names={matchingUsers(known, username.trim(), new Set(members?.keys()))}
-          onChoose={(chosen) => setUsername(chosen)}
+          onChange={setUsername}
+          onChoose={setUsername}
+          onEnter={() => void invite()}
         />
         <p role="status">{invited !== null && `${invited} is now a member.`}</p>
         <footer>

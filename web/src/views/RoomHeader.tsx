@@ -6,6 +6,7 @@ import {
   Bell,
   CalendarDays,
   Copy,
+  Flag,
   Info,
   Link,
   LogOut,
@@ -61,6 +62,7 @@ export function RoomHeader({
   const held = useHead(room_id);
   const blocked = useBlocked(held?.room);
   const presence = usePresence(held);
+  const reports = useReports(held?.room);
   if (held === undefined) return null;
   const { room } = held;
   const name = nameOf(room, held.members, client.me);
@@ -126,6 +128,11 @@ export function RoomHeader({
           <Item onClick={() => setTask("posting")}>
             <Megaphone size={18} />{" "}
             {room.posting === "members" ? "Let only moderators write" : "Let all members write"}
+          </Item>
+        )}
+        {reports > 0 && (
+          <Item onClick={() => setTask("reports")}>
+            <Flag size={18} /> Reports ({reports})
           </Item>
         )}
         <Item onClick={onCopyLink}>
@@ -196,6 +203,18 @@ function usePresence(held: Head | undefined): { online: boolean; text: string } 
   if (!connected) return { online: false, text: count };
   const online = members === null ? room.online : [...members.values()].filter((member) => member.online).length;
   return { online: false, text: `${count}, ${online.toLocaleString()} online` };
+}
+
+/** How many messages of a room are reported, for its moderators. */
+function useReports(room: Room | undefined): number {
+  const client = useClient();
+  const connected = useView((view) => view.status.is === "online");
+  const room_id = room !== undefined && room.kind !== "direct" && moderates(room.role) ? room.room_id : null;
+  useEffect(() => {
+    // On failure, only those are counted that come later.
+    if (connected && room_id !== null) client.load.reports(room_id).catch(() => undefined);
+  }, [client, connected, room_id]);
+  return useView(({ state }) => (room_id === null ? 0 : (state.reports.get(room_id)?.length ?? 0)));
 }
 
 /** Whether the user has blocked the other user of a direct conversation; null until it is known. */

@@ -11,9 +11,10 @@ import {
   useState,
 } from "react";
 import { Virtualizer, type VirtualizerHandle } from "virtua";
-import { useView } from "../context.ts";
+import { useClient, useView } from "../context.ts";
 import { open } from "../location.ts";
-import { Elsewhere, useElsewhere } from "./Elsewhere.tsx";
+import type { Other, Others } from "./Elsewhere.tsx";
+import { lazy } from "./lazy.tsx";
 import { RoomRow } from "./RoomRow.tsx";
 import {
   isOtherOnline,
@@ -25,7 +26,14 @@ import {
   unreadOutOfSight,
 } from "./rooms.ts";
 import { IconButton, Rows } from "./ui.tsx";
-import { focusBox, isForThePage } from "./useShortcuts.ts";
+import { focusBox, goBack, isForThePage } from "./useShortcuts.ts";
+
+const loadElsewhere = () => import("./Elsewhere.tsx");
+// Without its code, the filter finds only the user's rooms.
+const Elsewhere = lazy(
+  () => loadElsewhere().then((part) => part.Elsewhere),
+  () => null,
+);
 
 /** The height of most rows, as in sidebar.css */
 const ROW = 2 * Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
@@ -89,31 +97,17 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
     if (moves !== null) follow();
   }, [moves, follow]);
 
-  // Alt and an arrow, wherever the focus is: the room above or below; with Shift, the next unread one.
-  useEffect(() => {
-    const pressed = (event: globalThis.KeyboardEvent) => {
-      if (!event.altKey || !isForThePage(event)) return;
-      const direction = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : null;
-      if (direction === null) return;
-      event.preventDefault();
-      const { lines, room_id } = latest.current;
-      const here = indexOf(lines, room_id);
-      const next = event.shiftKey
-        ? nextUnread(lines, here ?? -1, direction)
-        : step(lines, here ?? (direction === 1 ? -1 : lines.length), direction);
-      const wanted = roomAt(lines, next);
-      if (wanted !== null) open(wanted);
-    };
-    document.addEventListener("keydown", pressed);
-    return () => document.removeEventListener("keydown", pressed);
-  }, []);
-
+  useNeighbours(latest);
   const moved = useCallback(
     (event: KeyboardEvent<HTMLAnchorElement>) => {
       if (event.altKey || event.ctrlKey || event.metaKey) return;
       const { lines } = latest.current;
       const here = indexOf(lines, event.currentTarget.dataset.roomId ?? null) ?? -1;
-      const go = (from: number, direction: 1 | -1) => focus(roomAt(lines, step(lines, from, direction)));
+      const go = (from: number, direction: 1 | -1) => {
+        const to = step(lines, from, direction);
+        if (to === null && direction === 1) focusElsewhere(list.current);
+        else focus(roomAt(lines, to));
+      };
       if (event.key === "ArrowDown") go(here, 1);
       else if (event.key === "ArrowUp") go(here, -1);
       else if (event.key === "Home") go(-1, 1);
@@ -125,26 +119,24 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
   );
   const hidden = useOutOfSight(lines, me, list, virtualizer);
   const show = (at: number, align: "start" | "end") => glide(list.current, virtualizer.current, at, align);
-  const others = useElsewhere(filter);
-  const choose = (other: (typeof others)[number]) => {
-    // Refused, for example by a block: the filter stays as it is.
-    other.choose().then(
-      () => setFilter(""),
-      () => undefined,
-    );
-  };
+  const { others, choose, chooseFor } = useOthers(() => setFilter(""));
   const filtering = (event: KeyboardEvent<HTMLInputElement>) => {
     // The rows may still be those of an earlier filter.
     const filter = event.currentTarget.value;
     const matching = filter === shownFilter ? lines : linesOf(rooms, { filter, folded, current: room_id, me });
     const first = roomAt(matching, step(matching, -1, 1));
-    if (event.key === "Escape") setFilter("");
+    if (event.key === "Escape") {
+      setFilter("");
+      goBack();
+    } else if (event.key === "ArrowDown" && first === null) focusElsewhere(list.current);
     else if (event.key === "ArrowDown") focus(first);
     else if (event.key === "Enter" && first !== null && filter !== "") {
       if (first === room_id) focusBox();
       else open(first);
       setFilter("");
-    } else if (event.key === "Enter" && others[0] !== undefined) choose(others[0]);
+    } else if (event.key === "Enter" && filter.trim() !== "")
+      // Offline, Enter finds nothing here.
+      void chooseFor(event.currentTarget).catch(() => undefined);
     else return;
     event.preventDefault();
   };
@@ -207,12 +199,62 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
             }
           </Virtualizer>
           {lines.length === 0 && <p className="none muted">No room of yours has a name like this.</p>}
-          <Elsewhere others={others} onChoose={choose} />
+          {filter.trim() !== "" && (
+            <Elsewhere
+              filter={filter}
+              found={others}
+              onChoose={choose}
+              onLeave={() => focus(roomAt(lines, step(lines, lines.length, -1)))}
+            />
+          )}
         </div>
         {hidden.below !== null && <Unread hidden={hidden.below} where="below" onShow={show} />}
       </div>
     </>
   );
+}
+
+/** Alt and an arrow, wherever the focus is: the room above or below; with Shift, the next unread one. */
+function useNeighbours(latest: RefObject<{ lines: readonly Line[]; room_id: string | null }>): void {
+  useEffect(() => {
+    const pressed = (event: globalThis.KeyboardEvent) => {
+      if (!event.altKey || !isForThePage(event)) return;
+      const direction = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : null;
+      if (direction === null) return;
+      event.preventDefault();
+      const { lines, room_id } = latest.current;
+      const here = indexOf(lines, room_id);
+      const next = event.shiftKey
+        ? nextUnread(lines, here ?? -1, direction)
+        : step(lines, here ?? (direction === 1 ? -1 : lines.length), direction);
+      const wanted = roomAt(lines, next);
+      if (wanted !== null) open(wanted);
+    };
+    document.addEventListener("keydown", pressed);
+    return () => document.removeEventListener("keydown", pressed);
+  }, [latest]);
+}
+
+/** Chooses what a filter finds besides the rooms. */
+function useOthers(onChosen: () => void) {
+  const client = useClient();
+  const others = useRef<Others | null>(null);
+  // Refused, for example by a block: the filter stays as it is.
+  const choose = (other: Other) => void other.choose().then(onChosen, () => undefined);
+  /** Take the best one as soon as it is known, unless the filter has changed by then. */
+  const chooseFor = async (field: HTMLInputElement) => {
+    const filter = field.value;
+    const shown = others.current;
+    const isKnown = shown?.filter === filter && shown.isWhole;
+    const other = isKnown ? shown.best : await loadElsewhere().then(({ best }) => best(client, filter));
+    if (other !== null && field.value === filter) choose(other);
+  };
+  return { others, choose, chooseFor };
+}
+
+/** Focus the first of what a filter finds besides the rooms. */
+function focusElsewhere(list: HTMLElement | null): void {
+  list?.querySelector<HTMLElement>(".elsewhere button")?.focus();
 }
 
 /** Scroll smoothly to a line. The list stops that when it learns the height of a row on the way: then it jumps there. */

@@ -1,9 +1,8 @@
 import { useId, useState } from "react";
 import { useClient } from "../context.ts";
 import type { Notify, Room } from "../contract.gen.ts";
-import { momentOf } from "../text.ts";
+import { isAhead, momentOf } from "../text.ts";
 import { Confirm } from "./Confirm.tsx";
-import { isAhead } from "./useMuted.ts";
 
 const CHOICES: readonly { readonly notify: Notify; readonly text: string }[] = [
   { notify: "all", text: "All messages" },

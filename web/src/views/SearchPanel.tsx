@@ -8,11 +8,11 @@ import { open } from "../location.ts";
 import { momentOf, nameOf, plainSnippet, reasonOf, whenOf } from "../text.ts";
 import { Form } from "./form.tsx";
 import { Panel } from "./Panel.tsx";
+import { beginning, LONGEST, localDates } from "./query.ts";
 import { Avatar } from "./ui.tsx";
 
 const TYPED_AFTER = 250;
 const PAGE = 30;
-const LONGEST = 256;
 
 /** Search while typing, in the open room or in all of the user's rooms. */
 export function SearchPanel({
@@ -94,7 +94,9 @@ export function SearchPanel({
             </fieldset>
           )}
           <p id={`${id}-help`} className="muted small">
-            Finds all the <b>words</b>, <b>"a phrase"</b>, or <b>begin*</b>
+            Finds all the <b>words</b>, <b>"a phrase"</b>, or <b>begin*</b>. Narrow it with <b>from:ana</b>,{" "}
+            <b>in:plaza</b>, <b>in:@ana</b>, <b>has:link</b>, <b>has:code</b>, <b>after:2026-01-31</b> or{" "}
+            <b>before:2026-02-14</b>
           </p>
         </Form>
         <p role="status" className="muted small">
@@ -233,22 +235,15 @@ async function found(
 ): Promise<SearchResults | string> {
   try {
     return await client.ask("search", {
-      query,
+      query: localDates(query),
       limit: PAGE,
       ...(room_id === null ? {} : { room_id }),
       ...(before === null ? {} : { before }),
     });
   } catch (error) {
-    if (error instanceof TidingsError && error.code === "invalid") return "Enter a word to search for.";
+    if (error instanceof TidingsError && /contains no word/.test(error.message)) return "Enter a word to search for.";
     return reasonOf(error);
   }
-}
-
-/** Match the last word as a prefix, because it may be incomplete. */
-function beginning(typed: string): string {
-  const quotes = typed.split('"').length - 1;
-  const unfinished = quotes % 2 === 0 && /[\p{L}\p{N}]$/u.test(typed) && typed.length < LONGEST;
-  return unfinished ? `${typed.trimStart()}*` : typed.trim();
 }
 
 function counted(count: number, more: boolean): string {

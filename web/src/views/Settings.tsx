@@ -4,7 +4,7 @@ import { useClient } from "../context.ts";
 import { chooseTheme, loadTheme, type Theme } from "../theme.ts";
 import { useWork } from "./form.tsx";
 import { askPermission, permission } from "./notifications.ts";
-import { Blocked, ChangePassword, Deactivate, Devices, InviteNewcomers } from "./SettingsAccount.tsx";
+import { Blocked, ChangePassword, Deactivate, DeleteAccount, Devices, InviteNewcomers } from "./SettingsAccount.tsx";
 import { Dialog } from "./ui.tsx";
 
 const TABS = ["Appearance", "Devices", "Security", "Privacy", "Account"] as const;
@@ -37,6 +37,7 @@ export function Settings({ onClose, onSignOut }: { onClose: () => void; onSignOu
           <InviteNewcomers />
           <Export />
           <Deactivate onSignOut={onSignOut} />
+          <DeleteAccount onSignOut={onSignOut} />
         </TabPanel>
       </TabProvider>
     </Dialog>

@@ -1,6 +1,6 @@
 /** The settings on the server: devices, password, blocked users, closing the account. */
 import { Laptop, Smartphone } from "lucide-react";
-import { useCallback, useEffect, useState } from "react";
+import { type ReactNode, useCallback, useEffect, useId, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Session } from "../contract.gen.ts";
 import { registrationLink } from "../location.ts";
@@ -257,28 +257,82 @@ export function InviteNewcomers() {
 
 export function Deactivate({ onSignOut }: { onSignOut: () => void }) {
   const client = useClient();
+  const work = (password: string) => client.ask("deactivate", { password });
+  return (
+    <End title="Deactivate account" opens="Deactivate…" does="Deactivate my account" work={work} onDone={onSignOut}>
+      No one, including you, can sign in until an administrator enables the account again. Your messages stay.
+    </End>
+  );
+}
+
+export function DeleteAccount({ onSignOut }: { onSignOut: () => void }) {
+  const client = useClient();
+  const id = useId();
+  const [messages, setMessages] = useState<"keep" | "delete">("keep");
+  const work = (password: string) => client.ask("delete_account", { password, messages });
+  const choices = (
+    <fieldset>
+      <legend>What you wrote</legend>
+      {(["keep", "delete"] as const).map((choice) => (
+        <label key={choice} className="check">
+          <input type="radio" name={id} checked={messages === choice} onChange={() => setMessages(choice)} />
+          {choice === "keep" ? "Stays, under the name of a deleted user" : "Is deleted, too"}
+        </label>
+      ))}
+    </fieldset>
+  );
+  return (
+    <End
+      title="Delete account"
+      opens="Delete…"
+      does="Delete my account for ever"
+      asks={choices}
+      work={work}
+      onDone={onSignOut}
+    >
+      Your account and everything personal are deleted for ever. Nobody can bring them back.
+    </End>
+  );
+}
+
+/** Ends the account, after the password. */
+function End({
+  title,
+  opens,
+  does,
+  asks = null,
+  work,
+  onDone,
+  children,
+}: {
+  title: string;
+  opens: string;
+  does: string;
+  /** Further questions */
+  asks?: ReactNode;
+  work: (password: string) => Promise<unknown>;
+  onDone: () => void;
+  children: ReactNode;
+}) {
   const [asked, setAsked] = useState(false);
   const [password, setPassword] = useState("");
   const { busy, error, run } = useWork();
-  const deactivate = () =>
-    run(async () => {
-      await client.ask("deactivate", { password });
-      onSignOut();
-    });
+  const end = async () => {
+    if (await run(() => work(password))) onDone();
+  };
   return (
-    <Form onSubmit={deactivate}>
-      <h3>Deactivate account</h3>
-      <p className="muted">
-        No one, including you, can sign in until an administrator enables the account again. Your messages stay.
-      </p>
+    <Form onSubmit={() => void end()}>
+      <h3>{title}</h3>
+      <p className="muted">{children}</p>
       {!asked ? (
         <div>
           <button type="button" className="button danger" onClick={() => setAsked(true)}>
-            Deactivate…
+            {opens}
           </button>
         </div>
       ) : (
         <>
+          {asks}
           <Field
             label="Your password"
             type="password"
@@ -293,7 +347,7 @@ export function Deactivate({ onSignOut }: { onSignOut: () => void }) {
               Cancel
             </button>
             <button type="submit" className="button danger" disabled={busy || password === ""}>
-              Deactivate my account
+              {does}
             </button>
           </footer>
         </>

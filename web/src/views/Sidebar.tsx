@@ -1,5 +1,16 @@
+import { isAhead } from "../text.ts";
 import "../styles/sidebar.css";
-import { CheckCheck, ChevronsUpDown, Compass, Keyboard, Link2, LogOut, Search, Settings } from "lucide-react";
+import {
+  CheckCheck,
+  ChevronsUpDown,
+  Compass,
+  Keyboard,
+  Link2,
+  LogOut,
+  Search,
+  Settings,
+  UserRound,
+} from "lucide-react";
 import { useEffect } from "react";
 import type { View } from "../client.ts";
 import { useClient, useView } from "../context.ts";
@@ -15,6 +26,7 @@ const NewConversation = lazyDialog(() => import("./NewConversation.tsx").then((p
 const FindTopics = lazyDialog(() => import("./FindTopics.tsx").then((part) => part.FindTopics));
 const JoinByLink = lazyDialog(() => import("./JoinByLink.tsx").then((part) => part.JoinByLink));
 const Confirm = lazyDialog(() => import("./Confirm.tsx").then((part) => part.Confirm));
+const MyProfile = lazyDialog(() => import("./MyProfile.tsx").then((part) => part.MyProfile));
 const SettingsDialog = lazyDialog(() => import("./Settings.tsx").then((part) => part.Settings));
 
 /** The user's rooms, the buttons for new ones, and the account menu. */
@@ -69,6 +81,7 @@ export function Sidebar({
         <RoomList room_id={room_id} onNew={(section) => onOpen(section === "topics" ? "topic" : "conversation")} />
       )}
       <Account
+        onProfile={() => onOpen("profile")}
         onSettings={() => onOpen("settings")}
         onLink={() => onOpen("link")}
         onReadAll={() => onOpen("read all")}
@@ -79,6 +92,7 @@ export function Sidebar({
       {opened === "conversation" && <NewConversation onClose={close} />}
       {opened === "find" && <FindTopics onClose={close} onLink={() => onOpen("link")} />}
       {(opened === "link" || invitation !== null) && <JoinByLink invitation={invitation} onClose={closeLink} />}
+      {opened === "profile" && <MyProfile onClose={close} />}
       {opened === "settings" && <SettingsDialog onClose={close} onSignOut={onSignOut} />}
       {opened === "read all" && (
         <Confirm
@@ -96,12 +110,14 @@ export function Sidebar({
 }
 
 function Account({
+  onProfile,
   onSettings,
   onLink,
   onReadAll,
   onHelp,
   onSignOut,
 }: {
+  onProfile: () => void;
   onSettings: () => void;
   onLink: () => void;
   onReadAll: () => void;
@@ -110,14 +126,33 @@ function Account({
 }) {
   const me = useView((view) => view.state.me);
   const connected = useView((view) => view.status.is === "online");
+  const profile = useView((view) => view.state.profiles.get(me));
+  const status = profile?.status ?? null;
+  const shown = status !== null && (status.until === null || isAhead(status.until));
+  const client = useClient();
+  useEffect(() => {
+    // Without an answer, nothing is shown beside the name.
+    if (connected) client.load.profile(me).catch(() => undefined);
+  }, [client, connected, me]);
   return (
     <footer className="account">
-      <Avatar name={me} online={connected} />
+      <Avatar name={me} online={connected} quiet={isAhead(profile?.do_not_disturb_until ?? null)} />
       <span className="who grow">
-        <strong className="ellipsis">{me}</strong>
+        <span className="ellipsis">
+          <strong>{profile?.display_name ?? me}</strong>
+          {shown && (
+            <span className="muted small">
+              {" "}
+              {status.emoji} {status.text}
+            </span>
+          )}
+        </span>
         <span className="muted small">{connected ? "Online" : "Not connected"}</span>
       </span>
       <Menu label="Account" icon={<ChevronsUpDown size={16} />}>
+        <Item onClick={onProfile}>
+          <UserRound size={18} /> Profile and status
+        </Item>
         <Item onClick={onSettings}>
           <Settings size={18} /> Settings
         </Item>

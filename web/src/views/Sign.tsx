@@ -1,6 +1,8 @@
 import { Hash, Lock, Users } from "lucide-react";
+import { useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
-import { hueOf } from "../text.ts";
+import { profileOf } from "../store.ts";
+import { hueOf, isAhead } from "../text.ts";
 import { Avatar } from "./ui.tsx";
 
 /** The kind of a room: `#`, a lock, several people, or the other user's avatar. */
@@ -15,7 +17,7 @@ export function Sign({
   online?: boolean;
   size: number;
 }) {
-  if (room.kind === "direct") return <Avatar name={name} online={online} />;
+  if (room.kind === "direct") return <Other room={room} name={name} online={online} />;
   const Icon = room.kind === "group" ? Users : room.is_private ? Lock : Hash;
   const hue = room.kind === "group" ? { style: { "--hue": hueOf(name) } as object } : {};
   return (
@@ -23,6 +25,11 @@ export function Sign({
       <Icon size={size} />
     </span>
   );
+}
+
+function Other({ room: { room_id }, name, online }: { room: Room; name: string; online: boolean }) {
+  const quiet = useView(({ state }) => isAhead(profileOf(state, room_id, name)?.do_not_disturb_until ?? null));
+  return <Avatar name={name} online={online} quiet={quiet} />;
 }
 
 export function kindOf({ kind, is_private }: Room): string {

@@ -21,13 +21,20 @@ export function knownUsers({ me, rooms }: State): string[] {
   return [...people];
 }
 
-/** The names that contain a text and are not in `without`. */
-export function matchingUsers(
-  known: readonly string[],
+interface Named {
+  readonly username: string;
+  readonly display_name: string | null;
+}
+
+/** Those whose username or display name contains a text, and who are not in `without`. */
+export function matchingUsers<T extends Named>(
+  known: readonly T[],
   written: string,
-  without: ReadonlySet<string> | null,
-  most = 6,
-): string[] {
+  without: ReadonlySet<string>,
+  most: number,
+): T[] {
   const sought = written.toLocaleLowerCase();
-  return known.filter((one) => one.toLocaleLowerCase().includes(sought) && !without?.has(one)).slice(0, most);
+  const fits = ({ username, display_name }: Named) =>
+    !without.has(username) && `${username}\n${display_name ?? ""}`.toLocaleLowerCase().includes(sought);
+  return known.filter(fits).slice(0, most);
 }

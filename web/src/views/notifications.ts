@@ -3,9 +3,8 @@ import { useEffect, useRef } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message, Room } from "../contract.gen.ts";
 import { hrefTo, open } from "../location.ts";
-import { nameOf } from "../text.ts";
+import { isAhead, nameOf } from "../text.ts";
 import { counts } from "./rooms.ts";
-import { isAhead } from "./useMuted.ts";
 
 const SHOWN_AT_ONCE = 3;
 /** ms between two titles: the browser redraws part of its window for each. */
@@ -42,6 +41,7 @@ export function useNotifications(): void {
   useEffect(
     () =>
       client.onMessages((messages) => {
+        if (isAhead(client.state.profiles.get(client.me)?.do_not_disturb_until ?? null)) return;
         if (!document.hidden || permission() !== "granted") return;
         const urgent = messages.filter((message) => isWanted(message, client.me, client.room(message.room_id)?.room));
         for (const message of urgent.slice(-SHOWN_AT_ONCE)) void show(message);

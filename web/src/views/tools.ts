@@ -10,13 +10,15 @@ export interface Tools {
   stop(message: Message): Promise<boolean>;
   /** Asks for confirmation. */
   remove(message: Message): void;
+  /** Asks for the reason. */
+  report(message: Message): void;
   copyText(message: Message): void;
   copyLink(message: Message): void;
   /** The room is unread from this message on, until the user comes back to it. */
   markUnread(message: Message): void;
   jump(seq: number): void;
-  /** Show a user in the list of members. */
-  person(username: string): void;
+  /** Show who a user is, beside the name or avatar that was pressed. */
+  person(username: string, anchor: HTMLElement): void;
   retry(client_id: string): void;
   discard(client_id: string): void;
   /** The ids of unfolded messages */

@@ -37,11 +37,22 @@ export function IconButton({
   );
 }
 
-export function Avatar({ name, small = false, online = false }: { name: string; small?: boolean; online?: boolean }) {
+/** `quiet`: the user must not be disturbed. */
+export function Avatar({
+  name,
+  small = false,
+  online = false,
+  quiet = false,
+}: {
+  name: string;
+  small?: boolean;
+  online?: boolean;
+  quiet?: boolean;
+}) {
   return (
     <span className={`avatar ${small ? "small" : ""}`} style={{ "--hue": hueOf(name) } as object} aria-hidden="true">
       {initialsOf(name)}
-      {online && <span className="dot" />}
+      {(online || quiet) && <span className={quiet ? "dot moon" : "dot"} />}
     </span>
   );
 }

@@ -15,8 +15,3 @@ export function useMuted(room_id: string): string | null {
   }, [left]);
   return left > 0 ? until : null;
 }
-
-/** Whether a time is in the future. */
-export function isAhead(moment: string | null): boolean {
-  return moment !== null && new Date(moment).getTime() > Date.now();
-}

@@ -1,23 +1,6 @@
 import { useEffect, useRef } from "react";
 import { open } from "../location.ts";
 
-/** Every shortcut, for the list under `?`. `Alt` + arrows also work in the text box. */
-export const SHORTCUTS: readonly { readonly keys: readonly string[]; readonly does: string }[] = [
-  { keys: ["?"], does: "Show this list" },
-  { keys: ["Ctrl K"], does: "Go to a room: type part of its name, or a username" },
-  { keys: ["/", "Ctrl Shift F"], does: "Search messages" },
-  { keys: ["Alt ↑", "Alt ↓"], does: "Previous, next room" },
-  { keys: ["Alt Shift ↑", "Alt Shift ↓"], does: "Previous, next room with unread messages" },
-  { keys: ["↑", "↓", "Home", "End"], does: "In the list of rooms: move between rooms" },
-  { keys: ["C"], does: "Write a message" },
-  { keys: ["Enter", "Shift Enter"], does: "Send; start a new line" },
-  { keys: ["↑"], does: "In an empty message box: edit your last message" },
-  { keys: ["Tab", "↑", "↓"], does: "Go to the timeline; move between messages" },
-  { keys: ["Home", "End"], does: "In the timeline: first message, newest message" },
-  { keys: ["R", "E", "+", "Delete"], does: "On a message: reply, edit, react, delete" },
-  { keys: ["Escape"], does: "Close or cancel" },
-];
-
 const SINGLE_KEYS = "tidings.single_keys";
 
 /** Whether single-key shortcuts are on. They can be turned off, because dictated text may trigger them. */
@@ -40,8 +23,18 @@ export function focusBox(): void {
   document.querySelector<HTMLElement>(".composer textarea")?.focus();
 }
 
+/** Where the focus was before it went to the filter */
+let cameFrom: Element | null = null;
+
+/** Give the focus back that Ctrl K took. */
+export function goBack(): void {
+  if (cameFrom instanceof HTMLElement && cameFrom.isConnected) cameFrom.focus();
+  cameFrom = null;
+}
+
 function goToRooms(): void {
   const filter = () => document.querySelector<HTMLInputElement>(".sidebar .filter input");
+  if (document.activeElement !== filter()) cameFrom = document.activeElement;
   // On a phone, the sidebar is hidden while a room is open.
   if (filter()?.checkVisibility() === false) open(null);
   // Immediately if it is there, so that no key is lost.
