@@ -42,7 +42,19 @@ if (pm.request.auth?.type === "bearer" && !pm.variables.get("bearerToken")) {
 }"""
 """Before each request: signs in as `username` if needed, and registers the other users of the examples."""
 _FOLDERS: Final = (
-    *("rooms", "messages", "streams", "events", "moderation", "pending", "search", "echo", "export", "admin"),
+    *(
+        "rooms",
+        "messages",
+        "streams",
+        "events",
+        "moderation",
+        "reports",
+        "pending",
+        "search",
+        "echo",
+        "export",
+        "admin",
+    ),
     *("webhooks", "backends", "accounts"),
 )
 """The order of the folders: `rooms` makes what others need, `accounts` ends the account. The dialects follow."""
@@ -56,7 +68,7 @@ _ORDER: Final = (
 _LAST: Final = ("delete", "change_password", "logout", "deactivate", "delete_account", "messenger_logout")
 _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "create": {"is_private": True},
-    "subscribe connect_to_room unsubscribe": {"topic_name": "public"},
+    "subscribe connect_to_room unsubscribe preview_topic": {"topic_name": "public"},
     "invite mute kick ban unban block unblock": {"username": "diego"},
     "set_role": {"username": "diego", "role": "moderator"},
     "create_conversation": {"usernames": ["diego", "satoshi"]},
@@ -64,7 +76,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "add_member remove_member": {"room_id": "{{groupId}}", "username": "satoshi"},
     "join_by_link delete_invitation_link": {"code": "{{code}}"},
     "edit react delete append finish stop report": {"message_id": "{{messageId}}"},
-    "read": {"seq": 1},
+    "read mark_unread": {"seq": 1},
     "register login": {"username": "memoor"},
     "get_profile admin_disable_user admin_enable_user": {"username": "diego"},
     "revoke_session": {"session_id": "{{sessionId}}"},

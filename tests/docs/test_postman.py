@@ -22,6 +22,9 @@ REFUSED: Final = {
     "POST /api/invitation-links/{code}": 409,  # the caller made the link, and so is a member
     "GET /api/pending": 404,  # no device of the caller has connected
     "DELETE /api/pending": 404,
+    "POST /api/messages/{message_id}/reports": 422,  # the caller's own
+    "DELETE /api/reports/{report_id}": 404,
+    "POST /api/me/delete": 401,  # the account is deactivated before
     **dict.fromkeys((f"POST /api/messages/{{message_id}}/{what}" for what in ("append", "finish", "stop")), 404),
 }
 """What a fresh server refuses, besides the requests of administrators. The message is deleted before it streams."""

@@ -46,5 +46,5 @@ class GetUsers(Payload):
         " diacritics and punctuation are ignored; blank: all users",
         examples=["gar"],
     )
-    after: Username | None = Field(default=None, description="`next` of the previous page", examples=[None])
+    after: Username | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
