@@ -152,7 +152,7 @@ test("an owner who hands over a group becomes a moderator, and both can change i
   await newConversation(omar, [lucia.name, teresa.name], title);
   for (const one of [lucia, teresa]) await one.enter(title);
   for (const one of [omar, lucia]) await one.button("Members").click();
-  expect(await offered(lucia, omar)).toEqual(["Message", "Mention"]);
+  expect(await offered(lucia, omar)).toEqual(["Profile", "Message", "Mention"]);
   expect(await offered(omar, lucia)).toContain("Transfer ownership");
 
   await moderate(omar, lucia, "Transfer ownership", "Transfer");
@@ -160,7 +160,7 @@ test("an owner who hands over a group becomes a moderator, and both can change i
     await members(one).getByRole("listitem").filter({ hasText: lucia.name }).getByText("owner").waitFor();
     await members(one).getByRole("listitem").filter({ hasText: omar.name }).getByText("moderator").waitFor();
   }
-  expect(await offered(omar, lucia)).toEqual(["Message", "Mention"]);
+  expect(await offered(omar, lucia)).toEqual(["Profile", "Message", "Mention"]);
   expect(await offered(omar, teresa)).toContain("Kick");
   expect(await offered(omar, teresa)).not.toContain("Transfer ownership");
 

@@ -3,7 +3,7 @@ import type { Browser, BrowserContext, BrowserContextOptions, Locator, Page } fr
 import { Account, PASSWORD } from "./account.ts";
 
 /** What a browser says of a server or a network that is away, or of a server that is about to go (503). */
-export const AWAY = /net::ERR_|WebSocket connection to .* failed|a status of 503/;
+export const AWAY = /net::ERR_|WebSocket connection to .* failed|WebSocket is already in CLOSING|a status of 503/;
 const WITHIN = 30_000;
 
 export class Person {
