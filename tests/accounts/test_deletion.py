@@ -138,6 +138,9 @@ async def test_a_deletion_goes_on_where_a_server_that_died_left_it(
             patched.setattr(Deletions, "_take_back", die)
             await _delete(server, world.tokens["omar"], "delete")
             await server.node.deletions.loop.ended()
+        # Nobody can take it back.
+        await server.node.auth.set_disabled(await server.node.auth.user("omar"), False)
+        assert (await server.node.auth.user("omar")).disabled
     async with running_node(database_url, tmp_path) as world.server:
         async with rest(world.server.url, world.tokens["omar"]) as http:
             assert (await http.get("/api/me")).status_code == 401

@@ -109,7 +109,9 @@ def set_profile(conn: Connection, user_key: int, changes: Mapping[str, Any]) -> 
 
 
 def set_disabled(conn: Connection, user_key: int, disabled: bool) -> None:
-    conn.execute(update(users).where(users.c.id == user_key).values(disabled=disabled))
+    """Disable a user, or enable one again, unless the account is being deleted."""
+    changed = update(users).where(users.c.id == user_key, users.c.deletion.is_(None))
+    conn.execute(changed.values(disabled=disabled))
     if disabled:
         feed.add(conn, sessions=[(user_key, None)])
 
