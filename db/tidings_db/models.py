@@ -120,7 +120,7 @@ class Session(Base, table=True):
 
 
 class RegistrationLink(Base, table=True):
-    """A code that lets newcomers register where registration is by invitation."""
+    """A code that lets newcomers register where registration is by invitation, or a user set a new password."""
 
     __tablename__: ClassVar[Any] = "registration_link"
 
@@ -132,6 +132,9 @@ class RegistrationLink(Base, table=True):
     created_at: int = _ms()
     expires_at: int = _ms()
     uses_left: int = _ms()
+    resets_id: int | None = _ms(
+        default=None, index=True, description="The user whose password it sets; None: it is for registration"
+    )
 
 
 class Audit(Base, table=True):
@@ -407,6 +410,9 @@ class Instance(Base, table=True):
     epoch: int = Field(sa_type=BigInteger, description="How often the log has gone back to an earlier state")
     key_fingerprint: str | None = Field(default=None, description="Of the key that signs tokens, on PostgreSQL")
     public_since: int | None = _ms(default=None, description="When the first of the nodes that run now started")
+    registration: str | None = Field(
+        default=None, description="Who may create an account; None: as `TIDINGS_REGISTRATION` says"
+    )
 
 
 class Witness(Base, table=True):
