@@ -75,7 +75,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "set_title": {"room_id": "{{groupId}}", "topic_name": None},
     "add_member remove_member": {"room_id": "{{groupId}}", "username": "satoshi"},
     "join_by_link delete_invitation_link": {"code": "{{code}}"},
-    "edit react delete append finish stop report": {"message_id": "{{messageId}}"},
+    "edit react delete append finish stop report follow_thread": {"message_id": "{{messageId}}"},
     "read mark_unread": {"seq": 1},
     "register login": {"username": "memoor"},
     "get_profile admin_disable_user admin_enable_user": {"username": "diego"},

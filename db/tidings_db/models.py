@@ -179,9 +179,11 @@ class Room(Base, table=True):
     direct_key: str | None = Field(default=None, unique=True, description="smaller:larger user id, if direct")
     name_key: str | None = Field(default=None, unique=True)
     first_seq: int = _ms(default=1, description="The oldest entry that retention has kept; last_seq + 1 if none")
-    first_messages: int = _ms(default=0, description="Message entries before first_seq, which retention has deleted")
+    first_messages: int = _ms(
+        default=0, description="Of `messages`, those before first_seq, which retention has deleted"
+    )
     last_seq: int = _ms(default=0)
-    messages: int = _ms(default=0, description="Message entries up to last_seq")
+    messages: int = _ms(default=0, description="Messages up to last_seq, without those in threads")
     last_message_seq: int = _ms(default=0, description="0: no message yet")
     members: int = _ms(default=0)
     removals: int = Field(
@@ -265,6 +267,7 @@ class InvitationLink(Base, table=True):
 
 _HAS_CLIENT_ID = text("client_id IS NOT NULL")
 _IS_EVENT, _IS_MESSAGE = text("kind = 'event'"), text("kind = 'message'")
+_IN_THREAD = text("thread IS NOT NULL")
 _IS_STREAMING = text("state IN ('streaming', 'stopping')")
 
 
@@ -283,6 +286,7 @@ class Entry(Base, table=True):
         # So that a page of one kind is not searched among thousands of entries of the other.
         Index("ix_entry_event", "room_id", "seq", sqlite_where=_IS_EVENT),
         Index("ix_entry_message", "room_id", "seq", sqlite_where=_IS_MESSAGE),
+        Index("ix_entry_thread", "room_id", "thread", "seq", sqlite_where=_IN_THREAD),
         Index("ix_entry_streaming", "room_id", "seq", sqlite_where=_IS_STREAMING),
         {"sqlite_with_rowid": False},
     )
@@ -305,7 +309,9 @@ class Entry(Base, table=True):
     body: str | None = Field(
         default=None, sa_type=Text, description="JSON: the mentions of a message; the data of other kinds of entries"
     )
-    messages: int = _ms(description="Message entries of the room up to this one: unread counts are differences")
+    messages: int = _ms(
+        description="Messages of the room up to this one, without those in threads: unread counts are differences"
+    )
     created_at: int = _ms()
     edited_at: int | None = _ms(default=None)
     deleted: bool = False
@@ -319,6 +325,26 @@ class Entry(Base, table=True):
         description="Of a message: streaming, stopping (a member has asked its author to stop), or interrupted; None:"
         " complete",
     )
+    thread: str | None = Field(default=None, description="message_id of the message that began the thread")
+    replies: int | None = _ms(
+        default=None, description="Of a message that began a thread, its replies; of a reply, its number"
+    )
+
+
+class ThreadFollower(Base, table=True):
+    """A user's standing in a thread. No row: the user has nothing to do with it."""
+
+    __tablename__: ClassVar[Any] = "thread_follower"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_thread_follower_thread", "room_id", "seq"),
+        {"sqlite_with_rowid": False},
+    )
+
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    seq: int = _ms(primary_key=True, description="Of the message that began the thread")
+    following: bool
+    read: int = _ms(description="Its replies that the user has read")
 
 
 class Cursor(Base, table=True):
@@ -528,6 +554,7 @@ bans = _table(Ban)
 mutes = _table(Mute)
 invitation_links = _table(InvitationLink)
 entries = _table(Entry)
+thread_followers = _table(ThreadFollower)
 cursors = _table(Cursor)
 read_markers = _table(ReadMarker)
 echo_entries = _table(EchoEntry)

@@ -26,7 +26,7 @@ BEGIN
             HINT = 'A letter, then up to 63 of: letters of ASCII, digits, _ . : -';
     END IF;
     IF tidings_publish.event = ANY('{{ready, message, message_edited, message_deleted, reaction, member, room_added,
-        room_removed, room_changed, typing, presence, preferences, profile, receipt, reported, closing,
+        room_removed, room_changed, typing, presence, preferences, profile, receipt, reported, thread, closing,
         message_append, message_finished, connect, connect_error, disconnect, disconnecting,
         newListener, removeListener}}') THEN
         RAISE EXCEPTION 'a reserved name of an event: %', tidings_publish.event

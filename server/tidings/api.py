@@ -61,10 +61,17 @@ class ServerApi:
         data: dict[str, Any] | None = None,
         client_id: str | None = None,
         reply_to: str | None = None,
+        thread: str | None = None,
         sender: str | None = None,
     ) -> Message:
         """Send a message; on return it is durable. A `room` that names a user is the conversation with that user."""
-        payload = {"content": content, "data": data, "client_id": client_id, "reply_to": reply_to}
+        payload = {
+            "content": content,
+            "data": data,
+            "client_id": client_id,
+            "reply_to": reply_to,
+            "thread": thread,
+        }
         return Message.model_validate(await self._in_room("message", room, payload, sender))
 
     async def create_room(

@@ -36,6 +36,7 @@ WITHOUT_ROWID = {
     "mute",
     "online",
     "read_marker",
+    "thread_follower",
 }
 REVISIONS = [
     path.name.partition("_")[0]

@@ -47,9 +47,7 @@ ONLY_SOCKETIO = True
 
 ROOM = RoomRow(7, "room7", "topic", True, "notícias", None, None, 1, 3, 2, 3, 2, 0, 0, 4)
 NAME = room_name(ROOM)
-EDIT = EntryRow(
-    7, 2, "edit", None, 5, "omar", None, None, None, "{}", 1, 2, None, False, 1, None, None, None, MESSAGE
-)
+EDIT = EntryRow(7, 2, "edit", None, 5, "omar", None, None, None, "{}", 1, 2, None, False, 1, target=MESSAGE)
 NOTICES: dict[str, Notice] = {
     "appended": Appended(7, [MESSAGE, EDIT], 2, 1, name=NAME),
     "transient": Transient(7, "typing", {"typing": True}, "c", frozenset({5, 6})),

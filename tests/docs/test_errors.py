@@ -65,7 +65,7 @@ OWN_REASONS: dict[str, Refusals] = {
         ErrorCode.TOO_LARGE: [{"room_id": FULL, "username": "eva"}],
     },
     "message": {
-        ErrorCode.INVALID: [ABIERTO | {"reply_to": "none"}],
+        ErrorCode.INVALID: [ABIERTO | {"reply_to": "none"}, ABIERTO | {"thread": "none"}],
         ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}],
         ErrorCode.TOO_LARGE: [ABIERTO | {"content": LONG}, ABIERTO | {"content": "x", "data": {"x": LONG}}],
         ErrorCode.CONFLICT: [ABIERTO | {"content": "x", "client_id": "of an event"}],
@@ -115,7 +115,7 @@ OWN_REASONS: dict[str, Refusals] = {
     "search": {ErrorCode.INVALID: [{"query": "?!"}], ErrorCode.NOT_FOUND: [{"before": "none"}]},
     "typing": {ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}]},
     "get_rooms": {ErrorCode.NOT_FOUND: [{"after": SECRET}, {"after": "nothing"}]},
-    "read": {ErrorCode.INVALID: [ABIERTO | {"seq": 1000}]},
+    "read": {ErrorCode.INVALID: [ABIERTO | {"seq": 1000}, ABIERTO | {"thread": "none"}]},
     "mark_unread": {ErrorCode.INVALID: [ABIERTO | {"seq": 1000}]},
     "set_preferences": {ErrorCode.INVALID: [ABIERTO | {"notify": None}]},
     "kick": _OF_A_MODERATOR | _OF_MEMBERS,

@@ -31,13 +31,20 @@ class MessageRules(Steps):
         ref=references,
         client_id=st.sampled_from([None, "first", "second", "third"]),
         reply=st.none() | index,
+        thread=st.none() | index,
         mention=mentioned,
     )
     async def message(
-        self, actor_index: int, ref: Reference, client_id: str | None, reply: int | None, mention: str | None
+        self,
+        actor_index: int,
+        ref: Reference,
+        client_id: str | None,
+        reply: int | None,
+        thread: int | None,
+        mention: str | None,
     ) -> None:
         device = self.device(actor_index)
-        await self._message(device, self.ref(device, ref), client_id, reply, mention)
+        await self._message(device, self.ref(device, ref), client_id, reply, thread, mention)
 
     @step(
         actor_index=index,
@@ -88,24 +95,26 @@ class MessageRules(Steps):
         ref: dict[str, Any],
         client_id: str | None = None,
         reply: int | None = None,
+        thread: int | None = None,
         mention: str | None = None,
     ) -> None:
         payload = {**ref, "content": self.content(mention)}
-        reply_to = None
-        if reply is not None:
-            known = [message.id for _, message in self.model.messages]
-            reply_to = payload["reply_to"] = known[reply] if reply < len(known) else "0" * 32
+        known = [message.id for _, message in self.model.messages]
+        for field, which in (("reply_to", reply), ("thread", thread)):
+            if which is not None:
+                payload[field] = known[which] if which < len(known) else "0" * 32
+        about = payload.get("reply_to"), payload.get("thread")
         if client_id is not None:
             payload["client_id"] = client_id
         before, verdict = self.states(), self.model.may_send
-        done = await self.ask(device, "message", payload, verdict, device.username, ref, client_id, reply_to)
+        done = await self.ask(device, "message", payload, verdict, device.username, ref, client_id, *about)
         if done is not None:
             again, message = done
             if again is not None:
                 assert message["id"] == again
                 self.unchanged = before
             else:
-                assert (message["content"], message["reply_to"]) == (payload["content"], reply_to)
+                assert (message["content"], message["reply_to"]) == (payload["content"], about[0])
             self.model.apply_message(device.username, ref, message)
 
     @step(changes=changes("edit", "edit", "edit", "same"))

@@ -29,6 +29,9 @@ class Message:
     loose: bool = False
     """Set if its author lost the right to append: what was not stored by then may be gone."""
 
+    thread: str | None = None
+    replies: int = 0
+
     possible_contents: set[str] = field(default_factory=set)
     """Contents that concurrent edits may have given it."""
 
@@ -45,6 +48,8 @@ class Message:
             self.reactions,
             self.mentions,
             self.state,
+            self.thread,
+            self.replies,
         )
 
     def agrees(self, wire: dict[str, Any]) -> bool:
@@ -79,7 +84,8 @@ class Message:
 def view_of(wire: dict[str, Any]) -> tuple[Any, ...]:
     """The fields of a message on the wire that the model knows."""
     names = ("id", "seq", "sender", "content", "reply_to", "deleted", "edited_at", "reactions", "mentions", "state")
-    return tuple(wire[name] if name != "edited_at" else wire[name] is not None for name in names)
+    known = tuple(wire[name] if name != "edited_at" else wire[name] is not None for name in names)
+    return (*known, wire.get("thread"), wire.get("replies", 0))
 
 
 @dataclass(eq=False)
@@ -362,12 +368,18 @@ class Model:
         return self.may_send(me, ref, client_id, None, is_event=True)
 
     def may_send(
-        self, me: str, ref: dict[str, Any], client_id: str | None, reply_to: str | None, is_event: bool = False
+        self,
+        me: str,
+        ref: dict[str, Any],
+        client_id: str | None,
+        reply_to: str | None,
+        thread: str | None = None,
+        is_event: bool = False,
     ) -> str | None:
         """The id of the original message if this is a retry, otherwise None."""
         room = self.find(me, ref)
         if isinstance(room, str):
-            if reply_to is not None:
+            if reply_to is not None or thread is not None:
                 raise Refusal("invalid")
             if (room, me) in self.blocks:
                 raise Refusal("forbidden")
@@ -379,7 +391,7 @@ class Model:
             return before
         if self.may_not_write(me, room):
             raise Refusal("forbidden")
-        if reply_to is not None and all(reply_to != message.id for message in room.log):
+        if {reply_to, thread} - {None} - {message.id for message in room.log}:
             raise Refusal("invalid")
         return None
 
@@ -400,6 +412,10 @@ class Model:
             mentions = self.mentioned(room, content)
             known = Message(message["id"], message["seq"], me, content, message["reply_to"], mentions=mentions)
             known.state, known.streamed, known.stored = message["state"], message["state"] != "complete", len(content)
+            for began in room.log:
+                if began.id == message.get("thread"):
+                    began.replies += 1
+                    known.thread, known.replies = began.id, began.replies
             room.log.append(known)
             room.log.sort(key=lambda known: known.seq)
             if message["client_id"] is not None:

@@ -132,18 +132,32 @@ def _received(state: State, entry: Mapping[str, Any]) -> State:
 
 
 def _message(state: State, message: Message) -> State:
-    """An own message moves the read marker to it, on all devices; a message of another user is unread beyond it."""
-    room_id, seq = message["room_id"], message["seq"]
-    state = _merge(state, room_id, [message])
+    """An own message moves the read marker to it, on all devices; a message of another user is unread beyond it.
+
+    A reply in a thread does neither, and its number is that of the replies to the message that began it.
+    """
+    room_id, seq, thread = message["room_id"], message["seq"], message.get("thread")
+    known = _timeline(state, room_id).messages.values()
+    began = [_with_replies(other, message) for other in known if other["id"] == thread]
+    state = _merge(state, room_id, [message, *began])
     room = state.rooms.get(room_id)
     if room is None or seq <= room.last_seq:
         return state
+    if thread is not None:
+        last = room.last_message
+        if last is not None and last["id"] == thread:
+            room = replace(room, last_message=_with_replies(last, message))
+        return _with_room(state, replace(room, last_seq=seq))
     room = replace(room, last_seq=seq, last_message=_preview(message))
     if message["sender"] == state.me:
         room = replace(room, read_seq=max(room.read_seq, seq), unread=0)
     elif seq > room.read_seq and room.unread is not None:
         room = replace(room, unread=room.unread + 1)
     return _with_room(state, room)
+
+
+def _with_replies(message: Message, reply: Message) -> Message:
+    return {**message, "replies": max(message.get("replies", 0), reply["replies"])}
 
 
 def _changed(state: State, change: Mapping[str, Any]) -> State:
@@ -325,7 +339,13 @@ def _recounted(state: State, room: Room) -> Room:
     timeline = _timeline(state, room.room_id)
     if timeline.complete_from > room.read_seq + 1:
         return replace(room, unread=None)
-    return replace(room, unread=sum(room.read_seq < seq <= room.last_seq for seq in timeline.messages))
+    return replace(
+        room,
+        unread=sum(
+            room.read_seq < seq <= room.last_seq and message.get("thread") is None
+            for seq, message in timeline.messages.items()
+        ),
+    )
 
 
 def _timeline(state: State, room_id: str) -> Timeline:

@@ -56,6 +56,7 @@ ACTS = (
     Act("get_receipts", "read"),
     Act("read", "read", {"seq": 0}),
     Act("mark_unread", "read", {"seq": 1}),
+    Act("follow_thread", "read", by="theirs"),
     Act("set_preferences", "read", {"favourite": True}),
     Act("search", "read", {"query": "hola"}),
     Act("get_events", "read"),

@@ -144,6 +144,10 @@ async def _change_a_message(omar: Caller, diego: Caller, live: Client) -> None:
     reacted = await diego.ask("react", message_id=sent["id"], emoji="👍")
     assert reacted["reactions"] == {"👍": ["diego"]}
     assert (await live.event("reaction"))["message"] == reacted
+    reply = await omar.ask("message", topic_name="secreto", content="tres", thread=sent["id"])
+    assert (await live.event("message", lambda message: message.get("thread") == sent["id"])) == reply
+    (thread,) = (await omar.ask("get_threads"))["threads"]
+    assert (thread["message"]["replies"], thread["unread"]) == (1, 0)
     assert await omar.ask("delete", message_id=sent["id"]) == {}
     assert (await live.event("message_deleted"))["message"]["content"] == ""
 

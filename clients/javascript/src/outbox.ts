@@ -15,6 +15,7 @@ export interface Draft {
   /** A message with the same one is sent once. Default: a random one. */
   readonly client_id?: string;
   readonly reply_to?: string;
+  readonly thread?: string;
   readonly data?: Data;
 }
 
@@ -56,6 +57,7 @@ export class Unsent {
   readonly created_at: string;
   readonly content: string;
   readonly reply_to: string | null;
+  readonly thread: string | null;
   readonly data: Data | null;
   /** `waiting`: not tried. `sending`: tried, the server may have it. `refused`: see `error`. */
   readonly state: "waiting" | "sending" | "refused";
@@ -71,6 +73,7 @@ export class Unsent {
     this.created_at = waiting.created_at;
     this.content = waiting.content;
     this.reply_to = waiting.reply_to ?? null;
+    this.thread = waiting.thread ?? null;
     this.data = waiting.data ?? null;
     this.state = waiting.refused !== null ? "refused" : tried ? "sending" : "waiting";
     this.error = waiting.refused;
@@ -273,7 +276,7 @@ export class Outbox {
   /** Returns false if it has to be sent again later, and all after it. */
   private async sendOne(key: string, waiting: Waiting): Promise<boolean> {
     const { store } = this.options;
-    const { client_id, room, content, reply_to, data, keeps } = waiting;
+    const { client_id, room, content, reply_to, thread, data, keeps } = waiting;
     const gone = [
       [key, undefined],
       [`t/${key.slice(2)}`, undefined],
@@ -284,6 +287,7 @@ export class Outbox {
         content,
         client_id,
         ...(reply_to === undefined ? {} : { reply_to }),
+        ...(thread === undefined ? {} : { thread }),
         ...(data === undefined ? {} : { data }),
       });
       this.wait = FIRST_WAIT;

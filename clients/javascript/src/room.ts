@@ -13,6 +13,8 @@ export interface SendOptions {
   readonly client_id?: string;
   /** The `id` of the message that this one answers */
   readonly reply_to?: string;
+  /** The `id` of a message in whose thread this one is a reply */
+  readonly thread?: string;
   readonly data?: Data;
 }
 
@@ -99,9 +101,9 @@ export class Room<MyEvents = {}> {
       await this.client.connection.ask("typing", { ...this.ref, typing }).catch(() => undefined);
   }
 
-  /** Mark the room as read up to a seq. Resolves with what is still unread. */
-  async read(seq: number): Promise<number> {
-    return (await this.client.insist("read", { ...this.ref, seq })).unread;
+  /** Mark the room, or a thread in it, as read up to a seq. Resolves with what is still unread there. */
+  async read(seq: number, options: { thread?: string } = {}): Promise<number> {
+    return (await this.client.insist("read", { ...this.ref, seq, ...options })).unread;
   }
 
   /** All members, with who is online. */
@@ -120,8 +122,13 @@ export class Room<MyEvents = {}> {
     return members;
   }
 
-  /** A page of the log, in seq order: before or after a seq; the newest one without either. */
-  history(options: { before?: number; after?: number; limit?: number } = {}): Promise<History> {
+  /**
+   * A page of messages, in seq order: before or after a seq; the newest one without either. Of the room, of one
+   * `thread`, or of the room without the replies in threads.
+   */
+  history(
+    options: { before?: number; after?: number; limit?: number; thread?: string; without_threads?: boolean } = {},
+  ): Promise<History> {
     return this.client.ask("history", { ...this.ref, ...options });
   }
 

@@ -221,6 +221,7 @@ class Actions:
         data: dict[str, JsonValue] | None = LEFT_OUT,
         client_id: str | None = LEFT_OUT,
         reply_to: str | None = LEFT_OUT,
+        thread: str | None = LEFT_OUT,
         stream: bool = LEFT_OUT,
     ) -> models.Message:
         """Send a message to a topic, a conversation or a user. The answer means that the message is durable."""
@@ -235,6 +236,7 @@ class Actions:
                 "data": data,
                 "client_id": client_id,
                 "reply_to": reply_to,
+                "thread": thread,
                 "stream": stream,
             },
         )
@@ -263,6 +265,8 @@ class Actions:
         before: int | None = LEFT_OUT,
         after: int | None = LEFT_OUT,
         limit: int = LEFT_OUT,
+        thread: str | None = LEFT_OUT,
+        without_threads: bool = LEFT_OUT,
     ) -> models.History:
         """Get a page of a room's messages: the newest ones, those before a seq, or those after one."""
         return await self._call(
@@ -275,6 +279,8 @@ class Actions:
                 "before": before,
                 "after": after,
                 "limit": limit,
+                "thread": thread,
+                "without_threads": without_threads,
             },
         )
 
@@ -304,10 +310,14 @@ class Actions:
         topic_name: str | None = LEFT_OUT,
         username: str | None = LEFT_OUT,
         seq: int,
+        thread: str | None = LEFT_OUT,
     ) -> models.Unread:
-        """Move the caller's read marker of a room forward; answers with the number of unread messages."""
+        """Move the caller's read marker of a room, or of a thread in it, forward; answers with what is still
+        unread."""
         return await self._call(
-            models.Unread, "read", {"room_id": room_id, "topic_name": topic_name, "username": username, "seq": seq}
+            models.Unread,
+            "read",
+            {"room_id": room_id, "topic_name": topic_name, "username": username, "seq": seq, "thread": thread},
         )
 
     async def mark_unread(
@@ -324,6 +334,14 @@ class Actions:
             "mark_unread",
             {"room_id": room_id, "topic_name": topic_name, "username": username, "seq": seq},
         )
+
+    async def follow_thread(self, *, message_id: str, following: bool = LEFT_OUT) -> models.Thread:
+        """Follow the thread of a message, or stop following it."""
+        return await self._call(models.Thread, "follow_thread", {"message_id": message_id, "following": following})
+
+    async def get_threads(self, *, after: str | None = LEFT_OUT, limit: int = LEFT_OUT) -> models.Threads:
+        """Get the threads that the caller follows, in all rooms, those with the newest replies first."""
+        return await self._call(models.Threads, "get_threads", {"after": after, "limit": limit})
 
     async def kick(self, *, room_id: str | None = LEFT_OUT, topic_name: str | None = LEFT_OUT, username: str) -> None:
         """Remove a member, who may join again."""

@@ -50,20 +50,28 @@ class Room:
     # Sending
 
     async def send(
-        self, content: str, *, reply_to: str | None = None, data: dict[str, Any] | None = None
+        self,
+        content: str,
+        *,
+        reply_to: str | None = None,
+        thread: str | None = None,
+        data: dict[str, Any] | None = None,
     ) -> models.Message:
         """Send a message, once and after those before it; returns when the server has it on disk.
 
         It is in the store before anything is sent: if this is cancelled, or the process ends, it is sent later. Waits
-        while there is no connection. Raises a `Refused` if the server will never accept it.
+        while there is no connection. Raises a `Refused` if the server will never accept it. `thread`: the id of a
+        message in whose thread this one is a reply.
         """
-        return read(models.Message, await (await self.enqueue(content, reply_to=reply_to, data=data)).sent())
+        unsent = await self.enqueue(content, reply_to=reply_to, thread=thread, data=data)
+        return read(models.Message, await unsent.sent())
 
     async def enqueue(
         self,
         content: str,
         *,
         reply_to: str | None = None,
+        thread: str | None = None,
         data: dict[str, Any] | None = None,
         client_id: str | None = None,
     ) -> Unsent:
@@ -71,7 +79,7 @@ class Room:
 
         `client_id`: yours, unique in the room; a message that you enqueue again with it is sent once.
         """
-        optional = {"reply_to": reply_to, "data": data}
+        optional = {"reply_to": reply_to, "thread": thread, "data": data}
         fields = {name: value for name, value in optional.items() if value is not None}
         return await self._client.enqueue("message", {**self._reference, "content": content, **fields}, client_id)
 
@@ -87,9 +95,11 @@ class Room:
             return read(models.Published, await self._client.ask("publish", {**payload, "transient": True}))
         return read(models.Published, await (await self._client.enqueue("publish", payload, client_id)).sent())
 
-    def stream(self, *, reply_to: str | None = None, data: dict[str, Any] | None = None) -> MessageStream:
+    def stream(
+        self, *, reply_to: str | None = None, thread: str | None = None, data: dict[str, Any] | None = None
+    ) -> MessageStream:
         """Write a message while others read it: `async with room.stream() as stream: await stream.write("…")`."""
-        optional = {"reply_to": reply_to, "data": data}
+        optional = {"reply_to": reply_to, "thread": thread, "data": data}
         fields = {name: value for name, value in optional.items() if value is not None}
         return MessageStream(self._client, {**self._reference, "content": "", "stream": True, **fields})
 
@@ -107,9 +117,10 @@ class Room:
     async def typing(self, typing: bool = True) -> None:
         await self._client.ask("typing", {**self._reference, "typing": typing})
 
-    async def read(self, seq: int) -> int:
-        """Mark the room as read up to `seq`; returns how many messages are unread."""
-        return read(models.Unread, await self._client.insist("read", {**self._reference, "seq": seq})).unread
+    async def read(self, seq: int, *, thread: str | None = None) -> int:
+        """Mark the room, or a thread in it, as read up to `seq`; returns how many messages are unread there."""
+        of = {} if thread is None else {"thread": thread}
+        return read(models.Unread, await self._client.insist("read", {**self._reference, "seq": seq, **of})).unread
 
     # Looking up
 
@@ -126,10 +137,20 @@ class Room:
             after = {"after": page.next}
 
     async def history(
-        self, *, before: int | None = None, after: int | None = None, limit: int = 50
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+        thread: str | None = None,
+        without_threads: bool = False,
     ) -> models.History:
-        bounds = {name: seq for name, seq in (("before", before), ("after", after)) if seq is not None}
-        data = await self._client.insist("history", {**self._reference, "limit": limit, **bounds})
+        """A page of messages: of the room, of one `thread`, or of the room without the replies in threads."""
+        optional = {"before": before, "after": after, "thread": thread}
+        given = {name: value for name, value in optional.items() if value is not None}
+        if without_threads:
+            given["without_threads"] = True
+        data = await self._client.insist("history", {**self._reference, "limit": limit, **given})
         return read(models.History, data)
 
     async def resolve(self) -> str:

@@ -23,6 +23,7 @@ from tidings_db.models import (
     reports,
     rooms,
     sessions,
+    thread_followers,
     users,
 )
 from tidings_db.names import name_key, skeleton, username_key
@@ -111,6 +112,7 @@ def end(conn: Connection, user_key: int, new_name: str) -> bool:
         return False
     for column in (
         read_markers.c.user_id,
+        thread_followers.c.user_id,
         blocks.c.user_id,
         blocks.c.blocked_id,
         invitation_links.c.user_id,

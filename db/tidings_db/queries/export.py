@@ -22,6 +22,7 @@ from tidings_db.models import (
     reports,
     rooms,
     sessions,
+    thread_followers,
     users,
 )
 from tidings_db.queries.rows import PROFILE_COLUMNS
@@ -93,6 +94,12 @@ PARTS: Final[Mapping[str, Part]] = {
         )
         .where(members.c.user_id == _USER),
         (members.c.room_id,),
+    ),
+    "thread": Part(
+        select(rooms.c.room_id, thread_followers.c.seq, thread_followers.c.following, thread_followers.c.read)
+        .join_from(thread_followers, rooms, rooms.c.id == thread_followers.c.room_id)
+        .where(thread_followers.c.user_id == _USER),
+        (thread_followers.c.room_id, thread_followers.c.seq),
     ),
     "cursor": Part(
         select(devices.c.name.label("device"), rooms.c.room_id, cursors.c.seq)
@@ -168,6 +175,7 @@ class Written(NamedTuple):
     client_id: str | None
     content: str | None
     reply_to: str | None
+    thread: str | None
     body: str | None
     created_at: int
     edited_at: int | None
@@ -187,6 +195,7 @@ def _select_written(_dialect: str) -> Select[Any]:
             entries.c.client_id,
             entries.c.content,
             entries.c.reply_to,
+            entries.c.thread,
             entries.c.body,
             entries.c.created_at,
             entries.c.edited_at,

@@ -140,6 +140,7 @@ _REWRITE = (
         reactions=bindparam("new_reactions"),
         data=bindparam("new_data"),
         state=bindparam("new_state"),
+        replies=bindparam("new_replies"),
     )
 )
 
@@ -158,6 +159,7 @@ def rewrite(conn: Connection, message: EntryRow) -> None:
             "new_reactions": message.reactions,
             "new_data": message.data,
             "new_state": message.state,
+            "new_replies": message.replies,
         },
     )
 
@@ -172,38 +174,50 @@ class PageOf(NamedTuple):
     max_bytes: int
 
 
-def messages(conn: Connection, page: PageOf) -> tuple[list[EntryRow], bool]:
-    """A page of messages, up to `max_bytes` but at least one; and whether there are more in its direction."""
-    return _page(conn, "message", None, page)
+def messages(
+    conn: Connection, page: PageOf, *, thread: str | None = None, without_threads: bool = False
+) -> tuple[list[EntryRow], bool]:
+    """A page of messages, up to `max_bytes` but at least one; and whether there are more in its direction.
+
+    `thread`: only the replies in the thread that this message began. `without_threads`: none that is such a reply.
+    """
+    among = "thread" if thread is not None else "no thread" if without_threads else None
+    return _page(conn, "message", among, thread, page)
 
 
 def events(conn: Connection, name: str | None, page: PageOf) -> tuple[list[EntryRow], bool]:
     """A page of application events, of one name or of all; otherwise as `messages`."""
-    return _page(conn, "event", name, page)
+    return _page(conn, "event", None if name is None else "name", name, page)
 
 
-def _page(conn: Connection, kind: str, name: str | None, page: PageOf) -> tuple[list[EntryRow], bool]:
+def _page(
+    conn: Connection, kind: str, among: str | None, value: str | None, page: PageOf
+) -> tuple[list[EntryRow], bool]:
     upwards = page.after is not None
-    statement = _select_page(kind, name is not None, upwards)
     bound = page.after if page.after is not None else _END if page.before is None else page.before
-    parameters = {"room": page.room_key, "seq": bound, "limit": page.limit + 1}
-    rows = conn.execute(statement, parameters if name is None else parameters | {"name": name})
+    parameters = {"room": page.room_key, "seq": bound, "limit": page.limit + 1, "value": value}
+    rows = conn.execute(_select_page(kind, among, upwards), parameters)
     found, more = first_of((EntryRow(*row) for row in rows), page.limit, page.max_bytes, entry_bytes)
     return (found if upwards else found[::-1]), more
 
 
 _END = 2**62
+_AMONG = {
+    "name": entries.c.content == bindparam("value"),
+    "thread": entries.c.thread == bindparam("value"),
+    "no thread": entries.c.thread.is_(None),
+}
 
 
 @cache
-def _select_page(kind: str, named: bool, upwards: bool) -> Select[Any]:
+def _select_page(kind: str, among: str | None, upwards: bool) -> Select[Any]:
     seq = entries.c.seq
     # The kind as a literal: a partial index is used only for its own.
     statement = select_entries().where(
         entries.c.room_id == bindparam("room"), entries.c.kind == literal_column(f"'{kind}'")
     )
-    if named:
-        statement = statement.where(entries.c.content == bindparam("name"))
+    if among is not None:
+        statement = statement.where(_AMONG[among])
     if upwards:
         return statement.where(seq > bindparam("seq")).order_by(seq).limit(bindparam("limit"))
     return statement.where(seq < bindparam("seq")).order_by(seq.desc()).limit(bindparam("limit"))

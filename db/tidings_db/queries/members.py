@@ -10,7 +10,17 @@ from sqlalchemy import Select, and_, bindparam, case, delete, exists, insert, or
 from sqlalchemy.engine import Connection
 
 from tidings_db.connections import fetch, on_postgresql
-from tidings_db.models import bans, invitation_links, members, mutes, places, read_markers, rooms, users
+from tidings_db.models import (
+    bans,
+    invitation_links,
+    members,
+    mutes,
+    places,
+    read_markers,
+    rooms,
+    thread_followers,
+    users,
+)
 from tidings_db.queries.rows import PROFILE_COLUMNS, RoomRow, chunked, insert_or, relation, values_of
 
 
@@ -132,7 +142,7 @@ def add(
 
 def remove(conn: Connection, room_key: int, user_key: int) -> None:
     """End a membership. The caller tells the other nodes."""
-    for table in (members, read_markers, places):
+    for table in (members, read_markers, thread_followers, places):
         conn.execute(delete(table).where(table.c.room_id == room_key, table.c.user_id == user_key))
 
 

@@ -16,8 +16,9 @@ from tidings_db.models import (
     names,
     read_markers,
     rooms,
+    thread_followers,
 )
-from tidings_db.queries import consumers, reports, search, webhooks
+from tidings_db.queries import consumers, reports, search, threads, webhooks
 from tidings_db.queries.rows import RoomRow
 
 _NEWEST_ROOM = select(func.coalesce(func.max(rooms.c.id), 0))
@@ -70,6 +71,7 @@ def trim(conn: Connection, room: RoomRow, before: int | None, limit: int) -> int
         conn.execute(delete(entries).where(entries.c.room_id == room.key, entries.c.seq <= last))
         search.remove(conn, room.key, last)
         reports.forget(conn, room.key, last)
+        threads.forget(conn, room.key, last)
         conn.execute(update(rooms).where(rooms.c.id == room.key).values(first_seq=last + 1, first_messages=messages))
     return trimmed
 
@@ -88,7 +90,7 @@ def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool
 
     A device with a cursor in the room gets `room_removed` at its next connect, so the row stays until then. Devices
     that have not connected since `unseen_since` (ms) do not count: one call deletes up to `limit` of their cursors,
-    or of the bans, mutes and read markers.
+    or of the bans, mutes, read markers and followers of threads.
     """
     if room.first_seq <= room.last_seq:
         return False
@@ -106,7 +108,7 @@ def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool
     # SQLite would reuse the greatest key for the next room, while something may still refer to this one by its key.
     if conn.execute(remaining).first() is not None or room.key >= newest_room(conn):
         return False
-    for table in (bans, mutes, read_markers):
+    for table in (bans, mutes, read_markers, thread_followers):
         user_keys = conn.scalars(select(table.c.user_id).where(table.c.room_id == room.key).limit(limit)).all()
         if user_keys:
             conn.execute(delete(table).where(table.c.room_id == room.key, table.c.user_id.in_(user_keys)))

@@ -19,6 +19,7 @@ from tidings_db.models import (
     read_markers,
     reports,
     rooms,
+    thread_followers,
     users,
 )
 from tidings_db.queries import feed
@@ -396,7 +397,7 @@ def delete_topic(conn: Connection, room_key: int) -> list[int]:
     """Remove a topic's name and members; returns the members' keys. Retention deletes the rest later."""
     name_key = conn.execute(select(rooms.c.name_key).where(rooms.c.id == room_key)).scalar_one()
     member_keys = list(conn.scalars(select(members.c.user_id).where(members.c.room_id == room_key)))
-    for table in (members, read_markers, invitation_links, places, reports):
+    for table in (members, read_markers, thread_followers, invitation_links, places, reports):
         conn.execute(delete(table).where(table.c.room_id == room_key))
     conn.execute(update(rooms).where(rooms.c.id == room_key).values(name_key=None, is_private=True))
     conn.execute(delete(names).where(names.c.key == name_key))

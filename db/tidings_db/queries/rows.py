@@ -82,6 +82,10 @@ class EntryRow(NamedTuple):
     data: str | None = None
     state: str | None = None
     """Of a message that is not complete: one of `STREAMING`, or interrupted."""
+    thread: str | None = None
+    """The id of the message that began the thread."""
+    replies: int | None = None
+    """Of a message that began a thread, the number of its replies; of a reply, which of them it is, from 1 on."""
     target: EntryRow | None = None
     """The current state of the message that this entry changed (`log.with_targets`); None if retention deleted it."""
 
@@ -169,6 +173,8 @@ def entry_columns(entry: Any = entries, sender: Any = users) -> tuple[Any, ...]:
         entry.c.reactions,
         entry.c.data,
         entry.c.state,
+        entry.c.thread,
+        entry.c.replies,
     )
 
 

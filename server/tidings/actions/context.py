@@ -32,6 +32,7 @@ from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
 from tidings.log.rooms import OpenDirect
+from tidings.log.threads import NO_SUCH_MESSAGE
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
 from tidings_db.queries import blocks, keys, members, online, rooms, users
@@ -277,18 +278,19 @@ class Context:
             if sends:
                 self.count(Limit.SENDS, sends)
 
-    async def room_to_write(self, ref: RoomRef, reply_to: str | None = None) -> int:
+    async def room_to_write(self, ref: RoomRef, **messages: str | None) -> int:
         """The key of the room that the caller writes to: the first entry to a user makes the direct conversation.
 
-        Raises `invalid`, `not_found`, or as `OpenDirect`.
+        `messages`: by field, those that must be in that room. Raises `invalid`, `not_found`, or as `OpenDirect`.
         """
         target = await self.access.find(ref)
         if target.room_key is not None:
             return target.room_key
         assert target.user_key is not None
         # Before the conversation is created, so that a refused message does not leave one behind.
-        if reply_to is not None:
-            raise invalid("reply_to", "no such message in this room")
+        for field_name, message_id in messages.items():
+            if message_id is not None:
+                raise invalid(field_name, NO_SUCH_MESSAGE)
         self.count(Limit.ROOMS)
         return await self.journal.write(OpenDirect(self.principal, None, target.user_key))
 

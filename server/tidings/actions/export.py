@@ -88,6 +88,7 @@ def _message(entry: Written) -> dict[str, Any]:
         "deleted": bool(entry.deleted),
         "client_id": entry.client_id,
         "reply_to": entry.reply_to,
+        "thread": entry.thread,
         "data": orjson.loads(entry.data or "null"),
     }
 

@@ -19,7 +19,9 @@ from tidings.contract.actions import (
     Delete,
     Delivered,
     Edit,
+    FollowThread,
     GetHistory,
+    GetThreads,
     MarkUnread,
     React,
     Read,
@@ -27,14 +29,17 @@ from tidings.contract.actions import (
     Typing,
 )
 from tidings.contract.errors import ErrorCode, invalid
-from tidings.contract.models import Empty, History, Message, Unread
+from tidings.contract.models import Empty, History, Message, Thread, Threads, Unread
 from tidings.contract.permissions import KeyScope, Permission
-from tidings.log import preferences
+from tidings.log import preferences, threads
 from tidings.log.messages import MAX_EMOJIS, MAX_REACTIONS, AppendMessage, ChangeReaction, DeleteMessage, EditMessage
 from tidings.log.receipts import MarkRead
+from tidings.log.threads import MarkThreadRead
 from tidings.log.views import message as wire_message
 from tidings.log.views import room_name
+from tidings.log.views import thread as wire_thread
 from tidings_db.queries import log, rooms
+from tidings_db.queries import threads as thread_queries
 from tidings_db.queries.log import PageOf
 from tidings_db.queries.rows import STREAMING, EntryRow, RoomRow, entry_bytes
 
@@ -53,8 +58,8 @@ REACTION_WEIGHT = 8
     response=Message,
     limit=Limit.SENDS,
     errors={
-        ErrorCode.INVALID: "`content` is empty, there is no `data`, and it does not stream; `reply_to` names no"
-        " message of the room",
+        ErrorCode.INVALID: "`content` is empty, there is no `data`, and it does not stream; `reply_to` or"
+        " `thread` names no message of the room",
         ErrorCode.FORBIDDEN: MAY_NOT_WRITE,
         ErrorCode.TOO_LARGE: f"{_TOO_LARGE}; this first message to a user would create a conversation, and you are in"
         " the maximum number of rooms",
@@ -71,9 +76,9 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
         raise invalid("content", "empty, and there is no data")
     data = None if req.data is None else encode_data(req.data, MAX_DATA)
     ctx.count_content(req.content if data is None else req.content + data)
-    room_key = await ctx.room_to_write(req, req.reply_to)
+    room_key = await ctx.room_to_write(req, reply_to=req.reply_to, thread=req.thread)
     return ctx.journal.hand_over(
-        AppendMessage(ctx.principal, room_key, req.content, req.client_id, req.reply_to, data, req.stream)
+        AppendMessage(ctx.principal, room_key, req.content, req.client_id, req.reply_to, data, req.stream, req.thread)
     )
 
 
@@ -155,7 +160,8 @@ async def history(ctx: Context, req: GetHistory) -> History:
     """
 
     def page(conn: Transaction, room: RoomRow) -> tuple[RoomRow, tuple[list[EntryRow], bool]]:
-        return room, log.messages(conn, PageOf(room.key, req.before, req.after, req.limit, MAX_PAGE_BYTES))
+        at = PageOf(room.key, req.before, req.after, req.limit, MAX_PAGE_BYTES)
+        return room, log.messages(conn, at, thread=req.thread, without_threads=req.without_threads)
 
     room, (entries, has_more) = await ctx.access.room(req, Permission.READ, page)
     caller_key, name = ctx.principal.user_key, room_name(room)
@@ -226,11 +232,13 @@ async def delivered(ctx: Context, req: Delivered) -> Empty:
     "read",
     http="POST /api/read",
     limit=Limit.READS,
-    errors={ErrorCode.INVALID: "`seq` is beyond the end of the log"},
+    errors={ErrorCode.INVALID: "`seq` is beyond the end of the log; `thread` names no message of the room"},
 )
 async def read(ctx: Context, req: Read) -> Unread:
-    """Move the caller's read marker of a room forward; answers with the number of unread messages."""
+    """Move the caller's read marker of a room, or of a thread in it, forward; answers with what is still unread."""
     key = await ctx.access.existing(req)
+    if req.thread is not None:
+        return Unread(unread=await ctx.journal.write(MarkThreadRead(ctx.principal, key, req.thread, req.seq)))
     return Unread(unread=await ctx.journal.write(MarkRead(ctx.principal, key, req.seq)))
 
 
@@ -247,3 +255,34 @@ async def mark_unread(ctx: Context, req: MarkUnread) -> Unread:
     """
     key = await ctx.access.existing(req)
     return Unread(unread=await ctx.journal.write(preferences.MarkRoomUnread(ctx.principal, key, req.seq)))
+
+
+@action(
+    "follow_thread",
+    http="PUT /api/threads/{message_id}",
+    limit=Limit.READS,
+    response=Thread,
+    errors={ErrorCode.NOT_FOUND: "no such message, or one of a room that you are not in"},
+)
+async def follow_thread(ctx: Context, req: FollowThread) -> dict[str, Any]:
+    """Follow the thread of a message, or stop following it.
+
+    Whoever began a thread, replies in it or is mentioned there follows it without asking, unless they have stopped.
+    """
+    entry = await ctx.access.message(req.message_id)
+    change = threads.ChangeFollowing(ctx.principal, entry.room_key, req.message_id, req.following)
+    return await ctx.journal.write(change)
+
+
+@action("get_threads", http="GET /api/threads", limit=Limit.READS)
+async def get_threads(ctx: Context, req: GetThreads) -> Threads:
+    """Get the threads that the caller follows, in all rooms, those with the newest replies first."""
+    user_key = ctx.principal.user_key
+    rows = await ctx.db.read(
+        lambda conn: thread_queries.of_user(conn, user_key, after=req.after, limit=req.limit + 1)
+    )
+    page = rows[: req.limit]
+    return Threads(
+        threads=[Thread.model_validate(wire_thread(row, user_key)) for row in page],
+        next=page[-1].newest if len(rows) > req.limit else None,
+    )

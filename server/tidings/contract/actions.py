@@ -220,6 +220,11 @@ class SendMessage(RoomRef):
     data: MessageData = None
     client_id: ClientId | None = Field(default=None, examples=["4f0c6a52-hola-1"])
     reply_to: Id | None = Field(default=None, description="`id` of a message in the same room")
+    thread: Id | None = Field(
+        default=None,
+        description="`id` of a message in the same room, in whose thread this one is a reply: unread there, and not"
+        " in the room",
+    )
     stream: bool = Field(default=False, description="The message is written by `append`, and ended by `finish`")
 
 
@@ -279,7 +284,20 @@ class _PageOfLog(RoomRef):
 
 
 class GetHistory(_PageOfLog):
-    pass
+    thread: Id | None = Field(
+        default=None, description="`id` of the message that began a thread: only the replies in it"
+    )
+    without_threads: bool = Field(default=False, description="Without all replies in threads")
+
+
+class FollowThread(Payload):
+    message_id: Id = Field(description="Of any message of the thread")
+    following: bool = True
+
+
+class GetThreads(Payload):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit200 = 50
 
 
 class Publish(RoomRef):
@@ -326,6 +344,9 @@ class Delivered(Payload):
 
 class Read(RoomRef):
     seq: Seq
+    thread: Id | None = Field(
+        default=None, description="`id` of a message: its thread is read up to `seq`, and not the room"
+    )
 
     _accept_integral = field_validator("seq", mode="before")(_integral)
 

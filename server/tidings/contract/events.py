@@ -17,6 +17,7 @@ from tidings.contract.models import (
     Report,
     Role,
     Room,
+    Thread,
     Timestamp,
     UserStatus,
     View,
@@ -97,6 +98,10 @@ class PreferencesChanged(View):
     unread: int
 
 
+class ThreadChanged(Thread):
+    """The user follows a thread now, or no longer, or has read it, on any device. Later replies are `message`s."""
+
+
 class RoomAdded(View):
     room: Room
 
@@ -157,6 +162,7 @@ EVENTS: Final[dict[str, type[View]]] = {
     "room_removed": RoomRemoved,
     "room_changed": RoomChanged,
     "preferences": PreferencesChanged,
+    "thread": ThreadChanged,
     "typing": TypingNow,
     "presence": Presence,
     "profile": ProfileChanged,

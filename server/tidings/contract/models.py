@@ -94,6 +94,29 @@ class Message(View):
         default="complete",
         description="`streaming`: its author still appends to it. `interrupted`: its author fell silent",
     )
+    thread: str | None = Field(
+        default=None,
+        exclude_if=lambda thread: thread is None,
+        description="Only of a reply in a thread: `id` of the message that began it",
+    )
+    replies: int = Field(
+        default=0,
+        exclude_if=lambda replies: not replies,
+        description="Only with a thread: how many replies are in it; of a reply, which of them it is, from 1 on",
+    )
+
+
+class Thread(View):
+    """A thread as the caller has it: a message, and the replies to it beside the room."""
+
+    message: Message = Field(description="The one that began it")
+    following: bool
+    unread: int = Field(description="Of the `message.replies`; 0 if not following")
+
+
+class Threads(View):
+    threads: list[Thread] = Field(description="Those that the caller follows; the one with the newest reply first")
+    next: NextPage
 
 
 class Appending(View):
@@ -371,9 +394,10 @@ class ExportLine(View):
     """One record of an export: its `type`, and the fields of that type.
 
     The types are `profile`, `session`, `device`, `cursor` (of a device in a room), `room` (that the caller is in),
-    `read_marker`, `block`, `invitation_link`, `report` (of a message), `echo`, then `message`, `event` (of an
-    application) and `reaction` (added to a message, or removed), from every room that the caller ever wrote to. The
-    last record is `end`, with the number of `lines`, or an `error`, which is an [Error](#error).
+    `read_marker`, `thread` (that the caller follows, or followed), `block`, `invitation_link`, `report` (of a
+    message), `echo`, then `message`, `event` (of an application) and `reaction` (added to a message, or removed),
+    from every room that the caller ever wrote to. The last record is `end`, with the number of `lines`, or an
+    `error`, which is an [Error](#error).
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -384,6 +408,7 @@ class ExportLine(View):
         "device",
         "room",
         "read_marker",
+        "thread",
         "cursor",
         "block",
         "invitation_link",

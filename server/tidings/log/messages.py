@@ -13,6 +13,7 @@ from tidings.contract.errors import ActionError, ErrorCode, invalid, not_found
 from tidings.contract.events import EVENT
 from tidings.contract.models import Published
 from tidings.contract.permissions import Permission
+from tidings.log.threads import NO_SUCH_MESSAGE, add_reply, beginning
 from tidings.log.transaction import Operation, RoomLog, Work
 from tidings.log.views import application_event, message, room_name, without_client_id
 from tidings_db.queries import log
@@ -44,6 +45,8 @@ class AppendMessage(Operation[dict[str, Any]]):
     """JSON."""
     streams: bool = False
     """Whether it is written later, by `tidings.log.streams`."""
+    thread: str | None = None
+    """The id of a message of the thread that it is a reply in."""
 
     @property
     def size(self) -> int:
@@ -56,7 +59,7 @@ class AppendMessage(Operation[dict[str, Any]]):
 
     @property
     def queries(self) -> bool:
-        return "@" in self.content
+        return "@" in self.content or self.thread is not None
 
     def apply(self, work: Work) -> dict[str, Any]:
         assert self.room_key is not None
@@ -71,7 +74,10 @@ class AppendMessage(Operation[dict[str, Any]]):
                 return self.answer(self.view(room, earlier))
         standing = work.check(room, self.actor, Permission.SEND)
         if self.reply_to is not None and (self.room_key, self.reply_to) not in work.known_messages:
-            raise invalid("reply_to", "no such message in this room")
+            raise invalid("reply_to", NO_SUCH_MESSAGE)
+        root = None if self.thread is None else beginning(work, room, self.thread)
+        if root is None and self.thread is not None:
+            raise invalid("thread", NO_SUCH_MESSAGE)
         message_id = new_message_id(work.now)
         entry = room.append(
             self.kind,
@@ -84,12 +90,16 @@ class AppendMessage(Operation[dict[str, Any]]):
             body=work.mentioned(room, self.content),
             data=self.data,
             state="streaming" if self.streams else None,
+            thread=None if root is None else root.message_id,
+            replies=None if root is None else (root.replies or 0) + 1,
         )
         if self.client_id is not None:
             work.sent[self.room_key, self.actor.user_key, self.client_id] = entry
-        if self.kind == "message" and standing.role is not None:
+        if self.kind == "message" and root is None and standing.role is not None:
             work.markers[self.room_key, self.actor.user_key] = MarkerRow(entry.seq, entry.messages)
         view = room.views[entry.seq] = self.view(room, entry)
+        if root is not None:
+            add_reply(work, room, root, entry)
         return self.answer(view)
 
     def view(self, room: RoomLog, entry: EntryRow) -> dict[str, Any]:
@@ -151,6 +161,8 @@ class MessageChange(Operation[T]):
                 work.sent[claim] = new
         # The entry keeps these for the time after retention has removed the message.
         body |= {"id": new.message_id, "sender": new.sender, "created_at": new.created_at}
+        if new.thread is not None:
+            body |= {"thread": new.thread, "replies": new.replies}
         encoded = orjson.dumps(body).decode()
         entry = room.append(kind, self.actor, work.now, target=new, target_seq=new.seq, body=encoded)
         view = room.views[entry.seq] = message(room_name(room.row), new, to_sender=True)

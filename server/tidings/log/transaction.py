@@ -50,7 +50,7 @@ class RoomLog:
     def append(self, kind: str, actor: Principal, now: int, **fields: Any) -> EntryRow:
         """Put an entry at the next seq."""
         row = self.row
-        seq, is_message = row.last_seq + 1, kind == "message"
+        seq, counts = row.last_seq + 1, kind == "message" and fields.get("thread") is None
         entry = EntryRow(
             room_key=row.key,
             seq=seq,
@@ -62,19 +62,21 @@ class RoomLog:
             content=fields.get("content"),
             reply_to=fields.get("reply_to"),
             body=fields.get("body"),
-            messages=row.messages + is_message,
+            messages=row.messages + counts,
             created_at=now,
             edited_at=None,
             deleted=False,
             target_seq=fields.get("target_seq"),
             data=fields.get("data"),
             state=fields.get("state"),
+            thread=fields.get("thread"),
+            replies=fields.get("replies"),
             target=fields.get("target"),
         )
         self.row = row._replace(
             last_seq=seq,
             messages=entry.messages,
-            last_message_seq=seq if is_message else row.last_message_seq,
+            last_message_seq=seq if counts else row.last_message_seq,
         )
         self.unsaved.append(entry)
         self.unpublished.append(entry)

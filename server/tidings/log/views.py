@@ -24,6 +24,7 @@ from tidings_db.queries.members import MemberRow
 from tidings_db.queries.progress import ReceiptRow
 from tidings_db.queries.rooms import Snapshot
 from tidings_db.queries.rows import STREAMING, EntryRow, RoomRow, UserRow
+from tidings_db.queries.threads import ThreadRow
 
 STATES: Final[Mapping[str | None, MessageState]] = {
     None: "complete",
@@ -63,7 +64,7 @@ def room_name(room: RoomRow) -> RoomName:
 
 def message(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, Any]:
     """A `Message`, as `tidings.contract.models.Message` describes it."""
-    return {
+    view = {
         "id": entry.message_id,
         "room_id": room.room_id,
         "topic_name": room.topic_name,
@@ -79,6 +80,21 @@ def message(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, An
         "mentions": orjson.loads(entry.body) if entry.body else [],
         "data": orjson.loads(entry.data) if entry.data else None,
         "state": STATES[entry.state],
+    }
+    if entry.replies:
+        view["replies"] = entry.replies
+        if entry.thread is not None:
+            view["thread"] = entry.thread
+    return view
+
+
+def thread(row: ThreadRow, user_key: int) -> dict[str, Any]:
+    """A thread as `user_key` has it, as `tidings.contract.models.Thread` describes it."""
+    began = row.message
+    return {
+        "message": message(room_name(row.room), began, to_sender=began.sender_key == user_key),
+        "following": row.following,
+        "unread": max(0, (began.replies or 0) - row.read) if row.following else 0,
     }
 
 
@@ -118,6 +134,7 @@ def _removed_message(room: RoomName, entry: EntryRow) -> dict[str, Any]:
         "mentions": [],
         "data": None,
         "state": "complete",
+        **{name: body[name] for name in ("thread", "replies") if name in body},
     }
 
 
