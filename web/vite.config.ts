@@ -4,7 +4,7 @@ import { brotliCompressSync } from "node:zlib";
 import react from "@vitejs/plugin-react";
 // @ts-expect-error: it has no types
 import subsetFont from "subset-font";
-import type { Plugin } from "vite";
+import type { Plugin, Rolldown } from "vite";
 import { defineConfig } from "vitest/config";
 
 /** Where `npm run dev` finds a server. */
@@ -118,6 +118,18 @@ function brotli(): Plugin {
   };
 }
 
+const [MAIN, CHAT] = ["src/main.tsx", "src/views/SignedIn.tsx"].map((file) =>
+  fileURLToPath(new URL(file, import.meta.url)),
+) as [string, string];
+
+/** A module and all that it imports, without what is loaded on demand. */
+function staticImports(id: string, modules: Rolldown.ChunkingContext, found = new Set<string>()): Set<string> {
+  if (found.has(id)) return found;
+  found.add(id);
+  for (const imported of modules.getModuleInfo(id)?.importedIds ?? []) staticImports(imported, modules, found);
+  return found;
+}
+
 export default defineConfig({
   base: "./", // the server may be mounted below a prefix
   plugins: [react(), inter(), emojiData(), socketIoClient(), shellList(), brotli()],
@@ -140,7 +152,20 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     rolldownOptions: {
       input: { index: "index.html", sw: "src/sw.ts" },
-      output: { entryFileNames: (chunk) => (chunk.name === "sw" ? "sw.js" : "assets/[name]-[hash].js") },
+      output: {
+        entryFileNames: (chunk) => (chunk.name === "sw" ? "sw.js" : "assets/[name]-[hash].js"),
+        // Two files for the first load: that is smaller than the same code in nine.
+        codeSplitting: {
+          groups: [
+            { name: (id, modules) => (staticImports(MAIN, modules).has(id) ? "index" : null), priority: 1 },
+            {
+              // Ariakit's index names the tabs too, which only the settings use.
+              test: (id) => !id.includes("/tab/"),
+              name: (id, modules) => (staticImports(CHAT, modules).has(id) ? "SignedIn" : null),
+            },
+          ],
+        },
+      },
     },
   },
   server: { proxy: { "/api": SERVER, "/socket.io": { target: SERVER, ws: true } } },
