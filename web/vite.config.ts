@@ -3,6 +3,8 @@ import { fileURLToPath } from "node:url";
 import { brotliCompressSync } from "node:zlib";
 import react from "@vitejs/plugin-react";
 // @ts-expect-error: it has no types
+import { po } from "gettext-parser";
+// @ts-expect-error: it has no types
 import subsetFont from "subset-font";
 import type { Plugin, Rolldown } from "vite";
 import { defineConfig } from "vitest/config";
@@ -94,6 +96,52 @@ function inter(): Plugin {
   };
 }
 
+/** The languages of `<t>` in index.html, beside English. */
+const LOCALES = fileURLToPath(new URL("../client_demo/tidings_chat/locale", import.meta.url));
+
+interface Translations {
+  readonly headers: Readonly<Record<string, string>>;
+  readonly translations: Readonly<Record<string, Readonly<Record<string, Translation>>>>;
+}
+interface Translation {
+  readonly msgid: string;
+  readonly msgstr: readonly string[];
+  readonly comments?: { readonly reference?: string };
+}
+
+/** A catalogue of translations as a module, without the texts of the terminal; and those of `<t>` in index.html. */
+function translations(): Plugin {
+  return {
+    name: "tidings:translations",
+    transform(source, id) {
+      if (!id.endsWith(".po")) return;
+      const { headers, translations } = po.parse(source) as Translations;
+      const texts = Object.values(translations[""] ?? {}).filter(({ comments }) =>
+        comments?.reference?.split(/\s/).some((file) => !file.startsWith("client_demo/")),
+      );
+      const messages = {
+        "": { plural_forms: headers["Plural-Forms"] },
+        ...Object.fromEntries(texts.map(({ msgid, msgstr }) => [msgid, msgstr])),
+      };
+      return `import Tannin from "tannin"; export default new Tannin(${JSON.stringify({ messages })});`;
+    },
+    async transformIndexHtml(html) {
+      const files = (await readdir(LOCALES)).filter((file) => file.endsWith(".po"));
+      const languages = await Promise.all(
+        files.map(async (file) => ({
+          code: file.replace(".po", ""),
+          texts: (po.parse(await readFile(`${LOCALES}/${file}`)) as Translations).translations[""],
+        })),
+      );
+      return html.replace(/<t>(.*?)<\/t>/g, (_, text: string) =>
+        [{ code: "en", texts: undefined }, ...languages]
+          .map(({ code, texts }) => `<span lang="${code}">${texts?.[text]?.msgstr[0] || text}</span>`)
+          .join(""),
+      );
+    },
+  };
+}
+
 /** `shell.json`: what the service worker keeps, so that the page opens without a server. */
 function shellList(): Plugin {
   return {
@@ -132,10 +180,10 @@ function staticImports(id: string, modules: Rolldown.ChunkingContext, found = ne
 
 export default defineConfig({
   base: "./", // the server may be mounted below a prefix
-  plugins: [react(), inter(), emojiData(), socketIoClient(), shellList(), brotli()],
+  plugins: [react(), inter(), emojiData(), socketIoClient(), translations(), shellList(), brotli()],
   resolve: {
     // One copy, of this lock, also for the library's source.
-    dedupe: ["socket.io-client"],
+    dedupe: ["socket.io-client", "tannin"],
     alias: [
       { find: "@fonts", replacement: FONTS },
       { find: /^@tidings\/client$/, replacement: `${CLIENT}/index.ts` },
