@@ -10,10 +10,23 @@ const FUNCTIONS = { t: 1, tx: 1, m: 1, n: 2 };
 const SHOWN =
   /^(title|label|placeholder|alt|hint|error|notice|aria-(label|description|roledescription|valuetext)|data-tip)$/;
 /** Attributes that hold code. */
-const CODE = /^(className|class|id|key|role|style|href|src|type|name|value|dir|lang|rel|target|autoComplete|tabId)$/;
-/** What is written the same in every language, or is no text. */
-const SAME = new Set(["Tidings", "Bearer"]);
+const CODE =
+  /^(className|class|id|key|role|style|href|src|type|name|value|dir|lang|rel|target|autoComplete|tabId|defaultSelectedId|keys|data-keys)$/;
+/** Written the same in every language, or no text: names, what one types in a search, selectors, values of the DOM. */
+const SAME = new Set([
+  ..."Tidings Bearer English Español Android Windows ChromeOS Linux Edge Opera Firefox Chrome Safari Arrow Files".split(
+    " ",
+  ),
+  ..."from:ana in:plaza in:@ana has:link has:code after:2026-01-31 before:2026-02-14".split(" "),
+  ..."Enter Escape Tab Home End Delete".split(" "),
+  "input, textarea, select",
+  "read all",
+  "sign out",
+]);
+/** Keys, which text.ts names, and selectors. */
+const NO_TEXT = /^(Ctrl|Alt|Shift) |^[.([]/;
 const WORDS = /\p{L}{2}/u;
+const JOIN = /^ \p{L}+ $/u;
 const SENTENCE = /^\p{Lu}\p{Ll}+|\p{L}[,:]? \p{L}|\p{L} ?…$/u;
 
 const messages = [];
@@ -68,7 +81,8 @@ function read(path) {
       case "NewExpression": {
         const count = node.type === "CallExpression" ? FUNCTIONS[node.callee.name] : undefined;
         if (count === undefined) {
-          if (/Error$/.test(node.callee.name ?? "") && node.type === "NewExpression") return;
+          // For developers: what users see of an error is a TidingsError.
+          if (/^(Error|TypeError|RangeError)$/.test(node.callee.name ?? "")) return;
           inside([node.callee, ...node.arguments], "perhaps");
           return;
         }
@@ -78,8 +92,7 @@ function read(path) {
           messages.push({ file, text, ...(plural === undefined ? {} : { plural }) });
           if (!inFunction && node.callee.name !== "m")
             report(node, text, "translated before there are translations: use m");
-        } else if (texts.some((text) => text !== null) || node.callee.name !== "t")
-          report(node, source.slice(node.start, node.end), "not a literal");
+        } else if (count > 1) report(node, source.slice(node.start, node.end), "not a literal");
         inside(node.arguments.slice(count), "perhaps");
         if (texts.includes(null)) inside(node.arguments.slice(0, count), "perhaps");
         return;
@@ -119,9 +132,10 @@ function read(path) {
       case "Literal":
       case "TemplateElement": {
         const text = node.type === "TemplateElement" ? node.value.cooked : node.value;
-        if (typeof text !== "string" || SAME.has(text.trim())) return;
+        if (typeof text !== "string" || SAME.has(text.trim()) || NO_TEXT.test(text)) return;
         const seen = shown === "yes" ? WORDS : shown === "perhaps" ? SENTENCE : null;
-        if (seen?.test(text.trim())) report(node, text.trim(), "not marked");
+        if (seen?.test(text.trim()) || (node.type === "TemplateElement" && shown !== "no" && JOIN.test(text)))
+          report(node, text.trim(), "not marked");
         return;
       }
     }

@@ -21,7 +21,7 @@ const NO_HTML = fileURLToPath(new URL("src/views/noHtml.ts", import.meta.url));
 
 /** The emoji picker's data, served from here and loaded when the picker is first opened. */
 function emojiData(): Plugin {
-  const files = ["en/data.json", "en/messages.json", "en/shortcodes/github.json"];
+  const files = ["en/data.json", "en/messages.json", "es/data.json", "es/messages.json", "en/shortcodes/github.json"];
   const read = (file: string) => readFile(new URL(`node_modules/emojibase-data/${file}`, import.meta.url));
   return {
     name: "tidings:emoji-data",
