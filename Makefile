@@ -17,7 +17,7 @@ WEB := server/tidings/static/index.html
 WEB_PACKAGES := web/node_modules/.installed
 # With the directories, so that a file that is gone counts as a change.
 # The page is built on the library's source.
-WEB_SOURCES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts \
+WEB_SOURCES := $(wildcard client_demo/tidings_chat/locale/*.po) web/index.html web/package.json web/tsconfig.json web/vite.config.ts \
 	$(filter-out %/contract.gen.ts,$(shell find web/src web/public clients/javascript/src))
 
 CLIENT := clients/javascript/dist/node.js
@@ -117,6 +117,10 @@ fmt: $(STAMP) $(WEB_PACKAGES) $(CLIENT_PACKAGES) ## Format, and mend what the li
 docs: $(STAMP) ## Make the generated parts of the documents again
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m docs.python_client
+
+.PHONY: catalogue
+catalogue: $(STAMP) $(WEB_PACKAGES) ## Bring the catalogues of translations up to date with the texts
+	@$(WITH_NODE) $(BIN)/python -m docs.catalogue
 
 .PHONY: screenshots
 screenshots: $(WEB) ## Make the pictures of the web client again, in docs/

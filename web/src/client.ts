@@ -18,6 +18,7 @@ import { Blocks } from "./blocks.ts";
 import { Cache, moveEarlier, storeOf } from "./cache.ts";
 import type { Actions, Message, Room, RoomKind, Rooms } from "./contract.gen.ts";
 import { eventOf, type ServerEvent } from "./events.ts";
+import { m } from "./i18n.ts";
 import { Loading } from "./loading.ts";
 import { keepLastRoom } from "./location.ts";
 import { Reading } from "./reading.ts";
@@ -219,7 +220,7 @@ export class Client {
 
   /** Request an action, if there is a connection. Events sent before the answer are applied by then. Raises a `TidingsError`. */
   async ask<A extends ActionName>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]> {
-    if (!this.isOnline) throw noAnswer("There is no connection to the server.");
+    if (!this.isOnline) throw noAnswer(m("There is no connection to the server."));
     const data = await this.live.ask(action, request);
     this.flush();
     return data;

@@ -1,6 +1,7 @@
 /** The signed-in session, and requests over HTTP, which need no live connection. */
 import { TidingsError } from "@tidings/client/errors";
 import type { Account, ActionError, Credentials, NewRegistrationLink, Registration } from "./contract.gen.ts";
+import { m, t } from "./i18n.ts";
 
 export interface Session {
   readonly username: string;
@@ -115,7 +116,7 @@ export async function exported(token: string): Promise<Blob> {
   const answer = await sent("api/me/export", { headers: { authorization: `Bearer ${token}` } });
   const lines = await answer.blob().catch(() => null);
   const last = (await lines?.slice(-LAST_LINE_WITHIN).text())?.trimEnd().split("\n").at(-1) ?? "";
-  if (lines === null || !/^\{.*"type": ?"end"/.test(last)) throw noAnswer("The export broke off. Try again.");
+  if (lines === null || !/^\{.*"type": ?"end"/.test(last)) throw noAnswer(m("The export broke off. Try again."));
   return lines;
 }
 
@@ -129,13 +130,13 @@ async function sent(path: string, options: RequestInit): Promise<Response> {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw noAnswer("The server cannot be reached.");
+    throw noAnswer(m("The server cannot be reached."));
   }
   if (answer.ok) return answer;
   const problem = ((await answer.json().catch(() => null)) ?? {}) as Partial<ActionError> & { detail?: string };
   throw new TidingsError({
     code: problem.code ?? "offline",
-    message: problem.detail ?? `The server answered ${answer.status}.`,
+    message: problem.detail ?? t("The server answered {status}.", { status: answer.status }),
     details: problem.details ?? {},
     retryable: problem.retryable ?? answer.status >= 500,
   });

@@ -10,7 +10,9 @@ const at = (file: string) => new URL(file, worker.location.href).pathname;
 
 const PAGE = at("./");
 const CACHE = `tidings-shell ${PAGE}`;
-const FILES = ["manifest.webmanifest", "icon.svg", "first.js", "emoji/en/data.json", "emoji/en/messages.json"];
+/** The emoji are as large as the rest: those of the browser's language. */
+const EMOJI = navigator.language.startsWith("es") ? "emoji/es" : "emoji/en";
+const FILES = ["manifest.webmanifest", "icon.svg", "first.js", `${EMOJI}/data.json`, `${EMOJI}/messages.json`];
 const PUBLIC = [PAGE, ...FILES.map(at)];
 
 /** Store all files of the newest build, and delete those of older ones. */

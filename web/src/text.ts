@@ -2,6 +2,7 @@
 
 import { TidingsError } from "@tidings/client/errors";
 import type { Member, Message, Room, Snippet } from "./contract.gen.ts";
+import { isTranslated, language, locale, m, t } from "./i18n.ts";
 
 /** How many members are named if a group has no title. */
 const NAMED = 3;
@@ -10,12 +11,12 @@ const NAMED = 3;
 export function nameOf(room: Room, members: ReadonlyMap<string, Member> | null = null, me = ""): string {
   if (room.topic_name !== null || room.title !== null) return room.topic_name ?? room.title ?? "";
   const others = [...(members?.keys() ?? [])].filter((name) => name !== me).sort(byName.compare);
-  if (others.length === 0) return room.members > 1 ? `Group of ${room.members}` : "Group";
+  if (others.length === 0) return room.members > 1 ? t("Group of {members}", { members: room.members }) : t("Group");
   if (others.length <= NAMED + 1) return others.join(", ");
-  return `${others.slice(0, NAMED).join(", ")} and ${others.length - NAMED} more`;
+  return t("{names} and {count} more", { names: others.slice(0, NAMED).join(", "), count: others.length - NAMED });
 }
 
-export const byName = new Intl.Collator(undefined, { sensitivity: "base" });
+export const byName = new Intl.Collator(locale, { sensitivity: "base" });
 
 /** A hue (0–359) for a name, far apart for similar names (FNV-1a, with MurmurHash3's final mix). */
 export function hueOf(name: string): number {
@@ -68,12 +69,12 @@ export function initialsOf(name: string): string {
   return (second === undefined ? of(first, 2) : [...of(first, 1), ...of(second, 1)]).join("").toLocaleUpperCase();
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
-const weekday = new Intl.DateTimeFormat(undefined, { weekday: "long" });
-const date = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "long", year: "numeric" });
-const short = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
-const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
-const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+const clock = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
+const weekday = new Intl.DateTimeFormat(locale, { weekday: "long" });
+const date = new Intl.DateTimeFormat(locale, { day: "numeric", month: "long", year: "numeric" });
+const short = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short" });
+const full = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "medium" });
+const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
 
 export function timeOf(at: string): string {
   return clock.format(new Date(at));
@@ -121,7 +122,7 @@ export function isAhead(moment: string | null): boolean {
 /** "3 minutes ago". */
 export function agoOf(at: string): string {
   const minutes = Math.round((Date.now() - new Date(at).getTime()) / 60_000);
-  if (minutes < 1) return "just now";
+  if (minutes < 1) return t("just now");
   if (minutes < 60) return relative.format(-minutes, "minute");
   if (minutes < 24 * 60) return relative.format(-Math.round(minutes / 60), "hour");
   return relative.format(-daysAgo(at), "day");
@@ -133,37 +134,49 @@ export function withTimes(sentence: string): string {
 }
 
 const LABELS: Readonly<Record<string, string>> = {
-  username: "Username",
-  usernames: "Username",
-  password: "Password",
-  new_password: "New password",
-  topic_name: "Topic name",
-  title: "Name",
-  content: "Message",
-  emoji: "Reaction",
-  query: "Search",
-  code: "Link",
-  reason: "Reason",
+  username: m("Username"),
+  usernames: m("Username"),
+  password: m("Password"),
+  new_password: m("New password"),
+  topic_name: m("Topic name"),
+  title: m("Name"),
+  content: m("Message"),
+  emoji: m("Reaction"),
+  query: m("Search"),
+  code: m("Link"),
+  reason: m("Reason"),
 };
 
 /** The server's message about a field, in plain words. */
 const PROBLEMS: readonly (readonly [RegExp, (label: string, ...parts: string[]) => string])[] = [
-  [/at least 1 (?:character|item)/, (label) => `${label} is missing`],
-  [/^Field required/, (label) => `${label} is missing`],
-  [/at least (\d+) characters?/, (label, least) => `${label} must have at least ${least} characters`],
-  [/at most (\d+) characters?/, (label, most) => `${label} must not have more than ${most} characters`],
-  [/^1–(\d+) characters$/, (label, most) => `${label} must have 1 to ${most} characters`],
-  [/^8–72 bytes/, (label) => `${label} must have at least 8 characters, and not more than 72 bytes`],
-  [/^not allowed: spaces?$/, (label) => `${label} must not contain spaces`],
-  [/^not allowed: (.+)$/, (label, what) => `${label} contains characters that are not allowed: ${what}`],
+  [/at least 1 (?:character|item)/, (label) => t("{label} is missing", { label })],
+  [/^Field required/, (label) => t("{label} is missing", { label })],
+  [
+    /at least (\d+) characters?/,
+    (label, least) => t("{label} must have at least {least} characters", { label, least }),
+  ],
+  [
+    /at most (\d+) characters?/,
+    (label, most) => t("{label} must not have more than {most} characters", { label, most }),
+  ],
+  [/^1–(\d+) characters$/, (label, most) => t("{label} must have 1 to {most} characters", { label, most })],
+  [/^8–72 bytes/, (label) => t("{label} must have at least 8 characters, and not more than 72 bytes", { label })],
+  [/^not allowed: spaces?$/, (label) => t("{label} must not contain spaces", { label })],
+  [
+    /^not allowed: (.+)$/,
+    (label, what) => t("{label} contains characters that are not allowed: {what}", { label, what }),
+  ],
   [
     /^no (whitespace, )?control/,
-    (label, space) => `${label} must not contain ${space ? "spaces or " : ""}invisible characters`,
+    (label, space) =>
+      space
+        ? t("{label} must not contain spaces or invisible characters", { label })
+        : t("{label} must not contain invisible characters", { label }),
   ],
-  [/^no visible character/, (label) => `${label} has no visible character`],
-  [/should match pattern/, (label) => `${label} contains a character that is not allowed`],
-  [/^that is yourself/, () => "You cannot do this to yourself"],
-  [/^name at least one other user/, () => "Add another user"],
+  [/^no visible character/, (label) => t("{label} has no visible character", { label })],
+  [/should match pattern/, (label) => t("{label} contains a character that is not allowed", { label })],
+  [/^that is yourself/, () => t("You cannot do this to yourself")],
+  [/^name at least one other user/, () => t("Add another user")],
 ];
 
 /** The errors of a payload, by field. */
@@ -173,7 +186,7 @@ function fieldsOf(details: Record<string, unknown>): [field: string, why: string
 }
 
 function problemOf([field, why]: [string, string]): string {
-  const label = LABELS[field.split(".")[0] ?? ""] ?? field;
+  const label = t(LABELS[field.split(".")[0] ?? ""] ?? field);
   for (const [pattern, say] of PROBLEMS) {
     const match = pattern.exec(why);
     if (match !== null) return say(label, ...match.slice(1));
@@ -187,11 +200,56 @@ export function fieldOf(error: unknown): string | null {
   return fieldsOf(error.details)[0]?.[0] ?? null;
 }
 
+/** What an error means, for languages into which its message is not translated. The server may add codes. */
+const MEANINGS: Readonly<Record<string, string>> = {
+  invalid: m("The server does not accept this."),
+  unknown_action: m("The server does not know this action."),
+  unauthenticated: m("The username or the password is wrong."),
+  token_expired: m("Your session has expired."),
+  token_revoked: m("Your session was signed out."),
+  forbidden: m("You may not do this."),
+  not_found: m("This does not exist, or you may not see it."),
+  conflict: m("This is not possible now: something else has changed, or exists already."),
+  too_large: m("This is too large, or too many."),
+  rate_limited: m("Too many requests. Try again in a moment."),
+  unavailable: m("The server is not available now. Try again in a moment."),
+  internal: m("The server has made a mistake."),
+  store_failed: m("This device could not store it. Its storage may be full."),
+  store_of_another: m("Another user has stored data in this browser."),
+  offline: m("There is no connection to the server."),
+};
+
+/** The message of an error, in the user's language. */
+export function messageOf({ code, message }: Pick<TidingsError, "code" | "message">): string {
+  if (language === "en" || isTranslated(message)) return t(message);
+  return t(MEANINGS[code] ?? message);
+}
+
+const KEYS: Readonly<Record<string, string>> = {
+  Delete: m("Del"),
+  End: m("End"),
+  Enter: m("Enter"),
+  Escape: m("Escape"),
+  Home: m("Home"),
+  Shift: m("Shift"),
+};
+
+/** The names of keys, such as "Shift Enter". */
+export function keysOf(keys: string): string {
+  return keys.replace(/\p{L}{2,}/gu, (key) => t(KEYS[key] ?? key));
+}
+
+const ROLES = { owner: m("owner"), moderator: m("moderator"), member: m("member") } as const;
+
+export function roleOf(role: keyof typeof ROLES): string {
+  return t(ROLES[role]);
+}
+
 /** An error as a sentence for the user. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof TidingsError)) throw error;
   const [first] = error.code === "invalid" ? fieldsOf(error.details) : [];
-  const sentence = withTimes(first === undefined ? error.message : problemOf(first));
+  const sentence = withTimes(first === undefined ? messageOf(error) : problemOf(first));
   const shown = sentence.charAt(0).toLocaleUpperCase() + sentence.slice(1);
   return /[.!?]$/.test(shown) ? shown : `${shown}.`;
 }

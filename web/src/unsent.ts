@@ -1,5 +1,6 @@
 /** The messages that the views show as unsent: those of the library's outbox, and acknowledged ones until they arrive. */
 import type { Client as LiveClient, Message, Unsent as Waiting } from "@tidings/client";
+import { messageOf } from "./text.ts";
 
 /** A message that is not in its room yet, or was refused. */
 export interface Unsent {
@@ -75,7 +76,14 @@ export class UnsentMessages {
     const known = this.shown.get(waiting);
     if (known !== undefined) return known;
     const { client_id, room, content, reply_to, created_at, error } = waiting;
-    const made = { client_id, room_id: idOf(room), content, reply_to, created_at, refused: error?.message ?? null };
+    const made = {
+      client_id,
+      room_id: idOf(room),
+      content,
+      reply_to,
+      created_at,
+      refused: error === null ? null : messageOf(error),
+    };
     this.shown.set(waiting, made);
     return made;
   }

@@ -1,10 +1,11 @@
 import type { Status } from "@tidings/client";
 import { useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
+import { m, n, t } from "../i18n.ts";
 import { reasonOf } from "../text.ts";
 
 const CONNECTS_WITHIN = 1000;
-const CONNECTING = "Connecting…";
+const CONNECTING = m("Connecting…");
 
 /** Shows why there is no connection, and how many messages are unsent. Empty while online. */
 export function Banner() {
@@ -16,17 +17,19 @@ export function Banner() {
     <div role="status" className={text === null ? "hidden" : "banner"}>
       {text !== null && (
         <>
-          <span>{text}</span>
+          <span>{t(text)}</span>
           {waiting > 0 && (
             <span>
-              {waiting === 1
-                ? "1 message will be sent when you are back online."
-                : `${waiting} messages will be sent when you are back online.`}
+              {n(
+                "{count} message will be sent when you are back online.",
+                "{count} messages will be sent when you are back online.",
+                waiting,
+              )}
             </span>
           )}
           {text !== CONNECTING && (
             <button type="button" className="link-button" onClick={() => client.reconnect()}>
-              Connect now
+              {t("Connect now")}
             </button>
           )}
         </>
@@ -53,19 +56,19 @@ function textOf(status: Exclude<Status, { is: "connecting" }>): string | null {
     case "closed":
       if (status.why === "closed") return null;
       return status.why === "refused"
-        ? `The server refused the connection. ${reasonOf(status.error)}`
+        ? t("The server refused the connection. {reason}", { reason: reasonOf(status.error) })
         : WHY[status.why];
     case "offline":
-      return navigator.onLine ? WHY[status.why] : "You are offline.";
+      return navigator.onLine ? WHY[status.why] : m("You are offline.");
   }
 }
 
 const WHY: Record<Extract<Status, { is: "offline" }>["why"], string> = {
-  unreachable: "The server cannot be reached. Trying again…",
-  shutdown: "The server is restarting. Reconnecting in a moment…",
-  slow_consumer: "The connection was too slow and was closed. Catching up…",
-  token_expired: "Your session has expired.",
-  token_revoked: "Your session was signed out.",
-  replaced: "Too many connections are open from this browser: this one was closed.",
-  protocol_error: "The server did not understand this page. Please reload it.",
+  unreachable: m("The server cannot be reached. Trying again…"),
+  shutdown: m("The server is restarting. Reconnecting in a moment…"),
+  slow_consumer: m("The connection was too slow and was closed. Catching up…"),
+  token_expired: m("Your session has expired."),
+  token_revoked: m("Your session was signed out."),
+  replaced: m("Too many connections are open from this browser: this one was closed."),
+  protocol_error: m("The server did not understand this page. Please reload it."),
 };

@@ -1,6 +1,7 @@
 import { useEffect, useState } from "react";
 import { useClient } from "../context.ts";
 import type { Ban } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { momentOf } from "../text.ts";
 import { useWork } from "./form.tsx";
 import { Avatar } from "./ui.tsx";
@@ -34,8 +35,8 @@ export function Bans({ room_id }: { room_id: string }) {
         </p>
       )}
       <p role="status" className="muted">
-        {bans === null && error === null && "Loading…"}
-        {bans?.length === 0 && "No one is banned."}
+        {bans === null && error === null && t("Loading…")}
+        {bans?.length === 0 && t("No one is banned.")}
       </p>
       <ul>
         {bans?.map(({ username, expires_at }) => (
@@ -44,24 +45,24 @@ export function Bans({ room_id }: { room_id: string }) {
             <span className="grow">
               <span className="ellipsis">{username}</span>
               <span className="muted small seen">
-                {expires_at === null ? "permanently" : `until ${momentOf(expires_at)}`}
+                {expires_at === null ? t("permanently") : t("until {time}", { time: momentOf(expires_at) })}
               </span>
             </span>
             <button
               type="button"
               className="button"
-              aria-label={`Unban ${username}`}
+              aria-label={t("Unban {username}", { username })}
               disabled={busy}
               onClick={() => void unban(username)}
             >
-              Unban
+              {t("Unban")}
             </button>
           </li>
         ))}
       </ul>
       {next !== null && (
         <button type="button" className="button" disabled={busy} onClick={() => void load(next)}>
-          Show more
+          {t("Show more")}
         </button>
       )}
     </div>

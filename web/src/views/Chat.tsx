@@ -1,5 +1,6 @@
 import { useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
+import { m, t } from "../i18n.ts";
 import { keepLastRoom, lastRoom, open, useRoute } from "../location.ts";
 import { Banner } from "./Banner.tsx";
 import { lazy, lazyDialog, lazyPanel, loadRest } from "./lazy.tsx";
@@ -16,17 +17,17 @@ import { useNoFiles } from "./useNoFiles.ts";
 import { useShortcuts } from "./useShortcuts.ts";
 import { Welcome } from "./Welcome.tsx";
 
-const MembersPanel = lazyPanel("Members", () => import("./MembersPanel.tsx").then((part) => part.MembersPanel));
+const MembersPanel = lazyPanel(m("Members"), () => import("./MembersPanel.tsx").then((part) => part.MembersPanel));
 const ShortcutsDialog = lazyDialog(() => import("./Shortcuts.tsx").then((part) => part.ShortcutsDialog));
 const NoRoom = lazy(
   () => import("./NoRoom.tsx").then((part) => part.NoRoom),
-  () => <div className="nothing">This part of the page could not be loaded. Please reload it.</div>,
+  () => <div className="nothing">{t("This part of the page could not be loaded. Please reload it.")}</div>,
 );
 const ProfileCard = lazy(
   () => import("./ProfileCard.tsx").then((part) => part.ProfileCard),
   () => null,
 );
-const SearchPanel = lazyPanel("Search", () => import("./SearchPanel.tsx").then((part) => part.SearchPanel));
+const SearchPanel = lazyPanel(m("Search"), () => import("./SearchPanel.tsx").then((part) => part.SearchPanel));
 
 /** Narrow screens show either the list of rooms or a room, as in app.css. */
 const phone = window.matchMedia("(max-width: 45em)");
@@ -47,7 +48,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const [card, setCard] = useState<{ readonly username: string; readonly anchor: HTMLElement } | null>(null);
   const showCard = (username: string, anchor: HTMLElement) => setCard({ username, anchor });
   const [notice, setNotice] = useState<{ readonly text: string } | null>(null);
-  useNoFiles(() => setNotice({ text: "Files and images cannot be sent here. Send a link instead." }));
+  useNoFiles(() => setNotice({ text: t("Files and images cannot be sent here. Send a link instead.") }));
   const client = useClient();
   useNotifications();
   const search = (here: boolean) => panel.show({ kind: "search", here });
@@ -137,9 +138,9 @@ function Nothing({
   const newcomer = useView(isNewcomer);
   const gone = useView((view) => (room_id === null ? undefined : view.state.gone.get(room_id)));
   const small = useMatches(phone);
-  if (waiting) return <div className="nothing">Loading your rooms…</div>;
+  if (waiting) return <div className="nothing">{t("Loading your rooms…")}</div>;
   if (room_id !== null) return <NoRoom key={room_id} room_id={room_id} gone={gone} />;
   // On a phone it is in the sidebar.
   if (newcomer) return small ? null : <Welcome onOpen={onOpen} />;
-  return <div className="nothing">Choose a topic or a conversation, or start a new one.</div>;
+  return <div className="nothing">{t("Choose a topic or a conversation, or start a new one.")}</div>;
 }

@@ -1,4 +1,5 @@
 import { type KeyboardEvent, useId, useState } from "react";
+import { t } from "../i18n.ts";
 import { closedAt, completed, loadShortcodes, type Trigger } from "./completion.ts";
 import { Avatar } from "./ui.tsx";
 import type { Box } from "./useBox.ts";
@@ -66,7 +67,7 @@ export function useSuggestions(room_id: string, { text, set }: ComposerText, box
 export function Completions({ suggestions: { id, choices, active, point, choose } }: { suggestions: Suggestions }) {
   if (choices.length === 0) return null;
   return (
-    <div id={id} role="listbox" aria-label="Completions" className="menu completion">
+    <div id={id} role="listbox" aria-label={t("Completions")} className="menu completion">
       {choices.map((choice, at) => (
         // biome-ignore lint/a11y/useFocusableInteractive: the box has the focus, and names the active one
         // biome-ignore lint/a11y/useKeyWithClickEvents: the box has the keys

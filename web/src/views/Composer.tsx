@@ -14,6 +14,7 @@ import { useMuted } from "./useMuted.ts";
 import { useSubmit } from "./useSubmit.ts";
 import { useText } from "./useText.ts";
 import "../styles/composer.css";
+import { t } from "../i18n.ts";
 
 interface ComposerProps {
   room_id: string;
@@ -77,21 +78,28 @@ export function Composer({ room_id, target, onTarget }: ComposerProps) {
     <div className="composer">
       {mutedUntil !== null && (
         <p className="muted-here" role="status">
-          {withTimes(`You are muted in this room until ${mutedUntil}`)}. Others will not see what you write.
+          {withTimes(
+            t("You are muted in this room until {time}. Others will not see what you write.", { time: mutedUntil }),
+          )}
         </p>
       )}
       {target !== null && <TargetLine target={target} onCancel={cancel} />}
       <Form className="box" onSubmit={send}>
-        <EmojiButton label="Insert an emoji" placement="top-start" icon={<Smile size={20} />} onChoose={insert} />
+        <EmojiButton
+          label={t("Insert an emoji")}
+          placement="top-start"
+          icon={<Smile size={20} />}
+          onChoose={insert}
+        />
         <textarea
           ref={box.ref}
           value={text}
           rows={1}
           dir="auto"
-          placeholder={target?.kind === "edit" ? "" : `Message ${name}`}
+          placeholder={target?.kind === "edit" ? "" : t("Message {name}", { name })}
           enterKeyHint="enter"
           autoComplete="off"
-          aria-label="Message"
+          aria-label={t("Message")}
           aria-invalid={isTooLong || undefined}
           aria-describedby="composer-hint"
           aria-autocomplete="list"
@@ -108,8 +116,8 @@ export function Composer({ room_id, target, onTarget }: ComposerProps) {
         <button
           type="submit"
           className="send"
-          aria-label="Send"
-          data-tip="Send"
+          aria-label={t("Send")}
+          data-tip={t("Send")}
           data-keys="Enter"
           disabled={isEmpty || isTooLong || busy}
         >

@@ -1,5 +1,6 @@
 /** The parts of the composer above and below the text box. */
 import { Pencil, Reply, X } from "lucide-react";
+import { n, t, tx } from "../i18n.ts";
 import { contentOf, plainOf } from "../text.ts";
 import type { Target } from "./target.ts";
 import { IconButton } from "./ui.tsx";
@@ -13,19 +14,18 @@ export function TargetLine({ target, onCancel }: { target: Target; onCancel: () 
     <div className="target">
       {target.kind === "edit" ? <Pencil size={16} /> : <Reply size={16} />}
       <span className="ellipsis grow">
-        {target.kind === "edit" ? (
-          "Editing"
-        ) : (
-          <>
-            Replying to{" "}
-            <b>
-              <bdi>{target.message.sender}</bdi>
-            </b>
-          </>
-        )}{" "}
+        {target.kind === "edit"
+          ? t("Editing")
+          : tx("Replying to {sender}", {
+              sender: (
+                <b>
+                  <bdi>{target.message.sender}</bdi>
+                </b>
+              ),
+            })}{" "}
         <bdi className="muted">{plainOf(contentOf(target.message), QUOTED)}</bdi>
       </span>
-      <IconButton label="Cancel" onClick={onCancel}>
+      <IconButton label={t("Cancel")} onClick={onCancel}>
         <X size={16} />
       </IconButton>
     </div>
@@ -36,11 +36,11 @@ export function Hint({ left, error }: { left: number | null; error: string | nul
   return (
     <div id="composer-hint" className="hint" aria-live="polite">
       {left !== null && left < 0 && (
-        <span className="error">
-          {-left} {left === -1 ? "character" : "characters"} too long
-        </span>
+        <span className="error">{n("{count} character too long", "{count} characters too long", -left)}</span>
       )}
-      {left !== null && left >= 0 && <span className="muted">{left} characters left</span>}
+      {left !== null && left >= 0 && (
+        <span className="muted">{n("{count} character left", "{count} characters left", left)}</span>
+      )}
       {error !== null && <span className="error">{error}</span>}
     </div>
   );

@@ -1,6 +1,7 @@
 import "../styles/dialogs.css";
 import { Check, Copy } from "lucide-react";
 import { type ReactNode, useRef, useState } from "react";
+import { t } from "../i18n.ts";
 import { copyToClipboard } from "./clipboard.ts";
 import { Field, Form, useWork } from "./form.tsx";
 import { Dialog, IconButton } from "./ui.tsx";
@@ -37,7 +38,7 @@ export function Confirm({
         )}
         <footer>
           <button type="button" className="button" data-autofocus onClick={onClose}>
-            Cancel
+            {t("Cancel")}
           </button>
           <button type="submit" className={`button ${danger ? "danger" : "primary"}`} disabled={busy}>
             {does}
@@ -60,12 +61,12 @@ export function CopyField({ label, value }: { label: string; value: string }) {
   return (
     <div className="copy-field">
       <Field label={label} readOnly ref={field} value={value} onFocus={(event) => event.currentTarget.select()} />
-      <IconButton label="Copy" onClick={() => void copy()}>
+      <IconButton label={t("Copy")} onClick={() => void copy()}>
         {done === true ? <Check size={20} /> : <Copy size={20} />}
       </IconButton>
       <span role="status" className="muted small">
-        {done === true && "Copied."}
-        {done === false && "The browser does not allow this page to copy. Please copy the selected text yourself."}
+        {done === true && t("Copied.")}
+        {done === false && t("The browser does not allow this page to copy. Please copy the selected text yourself.")}
       </span>
     </div>
   );

@@ -1,4 +1,5 @@
 import { Component, type ReactNode } from "react";
+import { t } from "../i18n.ts";
 import { loadSession } from "../session.ts";
 
 /** Shown instead of the page after an error in its own code. */
@@ -13,13 +14,13 @@ export class Crash extends Component<{ children: ReactNode }, { crashed: boolean
     if (!this.state.crashed) return this.props.children;
     return (
       <main className="nothing" role="alert">
-        <h1>Something went wrong on this page.</h1>
-        <p>Nothing is lost: unsent messages are kept, and will be sent after you reload.</p>
+        <h1>{t("Something went wrong on this page.")}</h1>
+        <p>{t("Nothing is lost: unsent messages are kept, and will be sent after you reload.")}</p>
         <button type="button" className="button primary" onClick={() => window.location.reload()}>
-          Reload
+          {t("Reload")}
         </button>
         <button type="button" className="button" onClick={() => void anew()}>
-          Reload, and fetch all rooms again
+          {t("Reload, and fetch all rooms again")}
         </button>
       </main>
     );

@@ -12,6 +12,7 @@ import {
 import type { Client } from "../client.ts";
 import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { open } from "../location.ts";
 import { knownUsers, matchingUsers } from "./knownUsers.ts";
 import { PersonFace } from "./PeopleField.tsx";
@@ -142,12 +143,12 @@ export function Elsewhere({
     // biome-ignore lint/a11y/noStaticElementInteractions: the arrows go between the buttons in it
     <div className="elsewhere" onKeyDown={moved}>
       {joinable.length > 0 && (
-        <section aria-label="Topics to join">
-          <h2>Topics to join</h2>
+        <section aria-label={t("Topics to join")}>
+          <h2>{t("Topics to join")}</h2>
           {joinable.map((other) =>
             row(
               other,
-              `Join ${other.name}`,
+              t("Join {name}", { name: other.name }),
               <>
                 <Hash size={18} />
                 <bdi className="ellipsis">{other.name}</bdi>
@@ -157,10 +158,14 @@ export function Elsewhere({
         </section>
       )}
       {people.length > 0 && (
-        <section aria-label="People">
-          <h2>People</h2>
+        <section aria-label={t("People")}>
+          <h2>{t("People")}</h2>
           {people.map((other) =>
-            row(other, `Message ${other.name}`, other.person !== null && <PersonFace person={other.person} />),
+            row(
+              other,
+              t("Message {name}", { name: other.name }),
+              other.person !== null && <PersonFace person={other.person} />,
+            ),
           )}
         </section>
       )}

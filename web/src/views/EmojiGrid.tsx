@@ -1,5 +1,6 @@
 import { EmojiPicker } from "frimousse";
 import { type AriaAttributes, type KeyboardEvent, useEffect, useState } from "react";
+import { language, t } from "../i18n.ts";
 import { loadShortcodes, type Shortcode } from "./completion.ts";
 
 /** All emoji, with a search. Its code and its data are loaded when it is first opened. */
@@ -19,23 +20,24 @@ export function EmojiGrid({ onChoose }: { onChoose: (emoji: string) => void }) {
     <EmojiPicker.Root
       className={`emoji-grid ${named === undefined ? "" : "named"}`}
       emojibaseUrl="emoji"
+      locale={language}
       columns={8}
       onEmojiSelect={({ emoji }) => onChoose(emoji)}
     >
       <EmojiPicker.Search
         className="input"
-        placeholder="Search emoji"
-        aria-label="Search emoji"
+        placeholder={t("Search emoji")}
+        aria-label={t("Search emoji")}
         autoFocus
         onChange={(event) => setQuery(event.target.value.trim().toLowerCase().replaceAll(" ", "_"))}
         onKeyDown={pressed}
       />
       <p className={named === undefined ? "hidden" : "muted small"} role="status">
-        {named !== undefined && `Enter: ${named.emoji} ${named.code}`}
+        {named !== undefined && t("Enter: {emoji} {code}", named)}
       </p>
       <EmojiPicker.Viewport className="emoji-viewport">
-        <EmojiPicker.Loading className="muted">Loading…</EmojiPicker.Loading>
-        <EmojiPicker.Empty className="muted">No emoji found.</EmojiPicker.Empty>
+        <EmojiPicker.Loading className="muted">{t("Loading…")}</EmojiPicker.Loading>
+        <EmojiPicker.Empty className="muted">{t("No emoji found.")}</EmojiPicker.Empty>
         <EmojiPicker.List
           components={{
             CategoryHeader: ({ category, ...props }) => (

@@ -1,11 +1,12 @@
 import { Popover, PopoverDisclosure, PopoverProvider } from "@ariakit/react";
 import { type ReactNode, useState } from "react";
+import { t } from "../i18n.ts";
 import { lazy } from "./lazy.tsx";
 
 const EmojiGrid = lazy(
   () => import("./EmojiGrid.tsx").then((part) => part.EmojiGrid),
-  () => <p className="muted emoji-grid">The emoji could not be loaded.</p>,
-  <p className="muted emoji-grid">Loading…</p>,
+  () => <p className="muted emoji-grid">{t("The emoji could not be loaded.")}</p>,
+  () => <p className="muted emoji-grid">{t("Loading…")}</p>,
 );
 
 /** A button that opens the emoji grid. `onOpen` is called when it opens and closes. */
@@ -34,7 +35,7 @@ export function EmojiButton({
       <PopoverDisclosure className={className} aria-label={label} data-tip={label}>
         {icon}
       </PopoverDisclosure>
-      <Popover className="emoji-popover" aria-label="Emoji" portal modal gutter={6} unmountOnHide>
+      <Popover className="emoji-popover" aria-label={t("Emoji")} portal modal gutter={6} unmountOnHide>
         <EmojiGrid
           onChoose={(emoji) => {
             show(false);

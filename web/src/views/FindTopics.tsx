@@ -2,6 +2,7 @@ import { Hash } from "lucide-react";
 import { useDeferredValue, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
+import { m, n, t } from "../i18n.ts";
 import { open } from "../location.ts";
 import { reasonOf } from "../text.ts";
 import { useWork } from "./form.tsx";
@@ -24,12 +25,12 @@ export function FindTopics({ onClose, onLink }: { onClose: () => void; onLink: (
       onClose();
     });
   return (
-    <Dialog title="Find topics" onClose={onClose}>
+    <Dialog title={t("Find topics")} onClose={onClose}>
       <input
         type="search"
         className="input"
-        aria-label="Filter topics"
-        placeholder="Filter"
+        aria-label={t("Filter topics")}
+        placeholder={t("Filter")}
         autoComplete="off"
         data-autofocus
         value={filter}
@@ -41,7 +42,7 @@ export function FindTopics({ onClose, onLink }: { onClose: () => void; onLink: (
         </p>
       )}
       <p className="hidden" role="status">
-        {whole ? (found.length === 1 ? "1 topic" : `${found.length} topics`) : ""}
+        {whole ? n("{count} topic", "{count} topics", found.length) : ""}
       </p>
       <ul className="topics">
         {found.slice(0, SHOWN).map((topic) => (
@@ -49,21 +50,23 @@ export function FindTopics({ onClose, onLink }: { onClose: () => void; onLink: (
         ))}
       </ul>
       {found.length > SHOWN && (
-        <p className="muted small">{(found.length - SHOWN).toLocaleString()} more: type to narrow the list.</p>
+        <p className="muted small">{t("{count} more: type to narrow the list.", { count: found.length - SHOWN })}</p>
       )}
       {found.length === 0 && failed === null && (
-        <p className="muted">{whole ? (words === "" ? NONE_YET : "No topic has a name like this.") : "Loading…"}</p>
+        <p className="muted">
+          {whole ? (words === "" ? t(NONE_YET) : t("No topic has a name like this.")) : t("Loading…")}
+        </p>
       )}
       <footer>
         <button type="button" className="button" onClick={onLink}>
-          I have an invitation link
+          {t("I have an invitation link")}
         </button>
       </footer>
     </Dialog>
   );
 }
 
-const NONE_YET = "There are no public topics yet. Create the first one.";
+const NONE_YET = m("There are no public topics yet. Create the first one.");
 
 function Topic({
   topic,
@@ -91,8 +94,8 @@ function Topic({
       <span className="grow">
         <strong className="ellipsis">{name}</strong>
         <span className="muted small">
-          {topic.members === 1 ? "1 member" : `${topic.members} members`}
-          {topic.online > 0 && ` · ${topic.online} online`}
+          {n("{count} member", "{count} members", topic.members)}
+          {topic.online > 0 && ` · ${t("{online} online", { online: topic.online })}`}
         </span>
         {topic.purpose !== null && (
           <span className="small" dir="auto">
@@ -103,11 +106,11 @@ function Topic({
       <button
         type="button"
         className={`button ${member ? "" : "primary"}`}
-        aria-label={`${member ? "Open" : "Join"} ${name}`}
+        aria-label={member ? t("Open {name}", { name }) : t("Join {name}", { name })}
         disabled={busy}
         onClick={enter}
       >
-        {member ? "Open" : "Join"}
+        {member ? t("Open") : t("Join")}
       </button>
     </li>
   );

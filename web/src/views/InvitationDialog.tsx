@@ -2,6 +2,7 @@ import { useEffect, useId, useState } from "react";
 import type { Client } from "../client.ts";
 import { useClient } from "../context.ts";
 import type { InvitationLink, InvitationLinks, Room } from "../contract.gen.ts";
+import { m, n, t, tx } from "../i18n.ts";
 import { invitationTo } from "../location.ts";
 import { momentOf, reasonOf } from "../text.ts";
 import { CopyField } from "./Confirm.tsx";
@@ -10,11 +11,11 @@ import { Dialog } from "./ui.tsx";
 
 const DAY = 24 * 3600;
 const LASTING: readonly { readonly seconds: number | null; readonly text: string }[] = [
-  { seconds: 3600, text: "1 hour" },
-  { seconds: DAY, text: "1 day" },
-  { seconds: 7 * DAY, text: "7 days" },
-  { seconds: 30 * DAY, text: "30 days" },
-  { seconds: null, text: "Until revoked" },
+  { seconds: 3600, text: m("1 hour") },
+  { seconds: DAY, text: m("1 day") },
+  { seconds: 7 * DAY, text: m("7 days") },
+  { seconds: 30 * DAY, text: m("30 days") },
+  { seconds: null, text: m("Until revoked") },
 ];
 
 /** Lists the invitation links of a room that still work, and creates new ones. */
@@ -40,7 +41,7 @@ export function InvitationDialog({ room, name, onClose }: { room: Room; name: st
     setLinks((known) => known?.filter((link) => !isLink(code)(link)) ?? null);
   };
   return (
-    <Dialog title={`Invitation link to ${name}`} onClose={onClose}>
+    <Dialog title={t("Invitation link to {name}", { name })} onClose={onClose}>
       {failed !== null && (
         <p role="alert" className="error">
           {failed}
@@ -77,24 +78,23 @@ async function linksOf(client: Client, room_id: string): Promise<InvitationLink[
 
 function Made({ link, name, me, end }: { link: InvitationLink; name: string; me: string; end: () => Promise<void> }) {
   const work = useWork();
-  const until = link.expires_at === null ? "Valid until revoked" : `Valid until ${momentOf(link.expires_at)}`;
+  const until =
+    link.expires_at === null
+      ? t("Valid until revoked")
+      : t("Valid until {time}", { time: momentOf(link.expires_at) });
   const uses =
-    link.uses_left === null ? "unlimited uses" : link.uses_left === 1 ? "1 use left" : `${link.uses_left} uses left`;
+    link.uses_left === null ? t("unlimited uses") : n("{count} use left", "{count} uses left", link.uses_left);
   return (
     <div className="made-link">
-      <CopyField label="Link" value={invitationTo({ code: link.code, name })} />
+      <CopyField label={t("Link")} value={invitationTo({ code: link.code, name })} />
       <div className="row">
         <span className="muted small grow">
-          {until}, {uses}
-          {link.username !== me && (
-            <>
-              , created by <bdi>{link.username}</bdi>
-            </>
-          )}
-          .
+          {link.username === me
+            ? t("{until}, {uses}.", { until, uses })
+            : tx("{until}, {uses}, created by {username}.", { until, uses, username: <bdi>{link.username}</bdi> })}
         </span>
         <button type="button" className="button danger" disabled={work.busy} onClick={() => void work.run(end)}>
-          Revoke
+          {t("Revoke")}
         </button>
       </div>
       {work.error !== null && (
@@ -124,11 +124,11 @@ function Make({ room, onMade }: { room: Room; onMade: (link: InvitationLink) => 
     });
   return (
     <Form onSubmit={() => (wrong ? undefined : void make())}>
-      <p className="muted">Anyone who opens the link and signs in can join.</p>
+      <p className="muted">{t("Anyone who opens the link and signs in can join.")}</p>
       <div className="two">
         <div className="field">
           <label className="label" htmlFor={`${id}-lasting`}>
-            Valid for
+            {t("Valid for")}
           </label>
           <select
             id={`${id}-lasting`}
@@ -138,18 +138,18 @@ function Make({ room, onMade }: { room: Room; onMade: (link: InvitationLink) => 
           >
             {LASTING.map(({ text }, index) => (
               <option key={text} value={index}>
-                {text}
+                {t(text)}
               </option>
             ))}
           </select>
         </div>
         <Field
-          label="Maximum uses"
+          label={t("Maximum uses")}
           inputMode="numeric"
           autoComplete="off"
-          placeholder="Unlimited"
+          placeholder={t("Unlimited")}
           value={uses}
-          error={wrong ? "Enter a number from 1 to 1,000,000, or leave it empty." : null}
+          error={wrong ? t("Enter a number from 1 to 1,000,000, or leave it empty.") : null}
           onChange={(event) => setUses(event.target.value.trim())}
         />
       </div>
@@ -160,7 +160,7 @@ function Make({ room, onMade }: { room: Room; onMade: (link: InvitationLink) => 
       )}
       <footer>
         <button type="submit" className="button primary" disabled={work.busy || wrong}>
-          Create link
+          {t("Create link")}
         </button>
       </footer>
     </Form>

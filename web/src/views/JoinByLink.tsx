@@ -1,6 +1,7 @@
 import { TidingsError } from "@tidings/client";
 import { useState } from "react";
 import { useClient } from "../context.ts";
+import { m, t, tx } from "../i18n.ts";
 import { type Invitation, invitationIn, open } from "../location.ts";
 import { Field, Form, useWork } from "./form.tsx";
 import { Dialog } from "./ui.tsx";
@@ -17,22 +18,25 @@ export function JoinByLink({ invitation, onClose }: { invitation: Invitation | n
       open(room.room_id);
     });
   return (
-    <Dialog title="Join by invitation" onClose={onClose}>
+    <Dialog title={t("Join by invitation")} onClose={onClose}>
       <Form onSubmit={join}>
         {invitation === null ? (
           <Field
-            label="Invitation link"
+            label={t("Invitation link")}
             data-autofocus
             verbatim
-            hint="The whole link, or only its code"
+            hint={t("The whole link, or only its code")}
             error={error}
             value={text}
             onChange={(event) => setText(event.target.value)}
           />
         ) : (
           <p>
-            You have been invited to {invitation.name === "" ? "a room" : <b dir="auto">{invitation.name}</b>}. Its
-            members will see that you joined.
+            {invitation.name === ""
+              ? t("You have been invited to a room. Its members will see that you joined.")
+              : tx("You have been invited to {room}. Its members will see that you joined.", {
+                  room: <b dir="auto">{invitation.name}</b>,
+                })}
           </p>
         )}
         {invitation !== null && error !== null && (
@@ -42,7 +46,7 @@ export function JoinByLink({ invitation, onClose }: { invitation: Invitation | n
         )}
         <footer>
           <button type="button" className="button" onClick={onClose}>
-            Not now
+            {t("Not now")}
           </button>
           <button
             type="submit"
@@ -50,7 +54,7 @@ export function JoinByLink({ invitation, onClose }: { invitation: Invitation | n
             data-autofocus={invitation !== null || undefined}
             disabled={busy || text.trim() === ""}
           >
-            Join
+            {t("Join")}
           </button>
         </footer>
       </Form>
@@ -62,12 +66,12 @@ function explain(error: unknown): never {
   if (error instanceof TidingsError && error.code === "not_found")
     throw new TidingsError({
       ...error,
-      message: "This invitation is no longer valid: it has expired, was used up or was revoked.",
+      message: m("This invitation is no longer valid: it has expired, was used up or was revoked."),
     });
   if (error instanceof TidingsError && error.code === "conflict")
     throw new TidingsError({
       ...error,
-      message: "You are already a member of this room: it is in your list of rooms.",
+      message: m("You are already a member of this room: it is in your list of rooms."),
     });
   throw error;
 }

@@ -1,6 +1,7 @@
 import { Check, Copy } from "lucide-react";
 import type { Nodes } from "mdast";
 import { Component, type ComponentProps, Fragment, memo, type ReactNode, useRef, useState } from "react";
+import { t } from "../i18n.ts";
 import { isEmojiOnly, isLong, isPlain, linkTarget, parsed, visibleIfFolded } from "./markdown.ts";
 
 interface ContentProps {
@@ -80,7 +81,7 @@ export function Folded({
         <Content {...rest} content={open ? rest.content : visibleIfFolded(rest.content)} />
       </div>
       <button type="button" className="more" aria-expanded={open} onClick={toggle}>
-        {open ? "Show less" : "Show more"}
+        {open ? t("Show less") : t("Show more")}
       </button>
     </>
   );
@@ -160,7 +161,13 @@ function Code({ children }: ComponentProps<"pre">) {
       <pre ref={code} tabIndex={0}>
         <code>{children}</code>
       </pre>
-      <button type="button" className="icon-button" aria-label="Copy code" data-tip="Copy code" onClick={copy}>
+      <button
+        type="button"
+        className="icon-button"
+        aria-label={t("Copy code")}
+        data-tip={t("Copy code")}
+        onClick={copy}
+      >
         {copied ? <Check size={16} /> : <Copy size={16} />}
       </button>
     </div>

@@ -12,6 +12,7 @@ import {
   VolumeX,
 } from "lucide-react";
 import type { Member, Room } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { isAhead } from "../text.ts";
 import { mayActOn } from "./rights.ts";
 import { Item, MenuContent } from "./ui.tsx";
@@ -49,49 +50,49 @@ export function MemberMenu({
     <MenuProvider store={store}>
       <MenuContent id={id} label={username}>
         <Item onClick={() => onProfile(username)}>
-          <UserRound size={18} /> Profile
+          <UserRound size={18} /> {t("Profile")}
         </Item>
         {room.kind !== "direct" && (
           <Item onClick={() => onWrite(username)}>
-            <MessageCircle size={18} /> Message
+            <MessageCircle size={18} /> {t("Message")}
           </Item>
         )}
         <Item onClick={() => onMention(username)}>
-          <AtSign size={18} /> Mention
+          <AtSign size={18} /> {t("Mention")}
         </Item>
         {mayActOn(room, role) && (
           <>
             <hr className="menu-separator" />
             {role === "member" && (
               <Item onClick={act("promote")}>
-                <Shield size={18} /> Make moderator
+                <Shield size={18} /> {t("Make moderator")}
               </Item>
             )}
             {role === "moderator" && (
               <Item onClick={act("demote")}>
-                <ShieldOff size={18} /> Remove as moderator
+                <ShieldOff size={18} /> {t("Remove as moderator")}
               </Item>
             )}
             {room.role === "owner" && (
               <Item onClick={act("hand_over")}>
-                <Crown size={18} /> Transfer ownership
+                <Crown size={18} /> {t("Transfer ownership")}
               </Item>
             )}
             <hr className="menu-separator" />
             {isAhead(muted_until) ? (
               <Item onClick={act("unmute")}>
-                <Volume2 size={18} /> Unmute
+                <Volume2 size={18} /> {t("Unmute")}
               </Item>
             ) : (
               <Item onClick={act("mute")}>
-                <VolumeX size={18} /> Mute
+                <VolumeX size={18} /> {t("Mute")}
               </Item>
             )}
             <Item danger onClick={act("kick")}>
-              <UserMinus size={18} /> Kick
+              <UserMinus size={18} /> {t("Kick")}
             </Item>
             <Item danger onClick={act("ban")}>
-              <Ban size={18} /> Ban
+              <Ban size={18} /> {t("Ban")}
             </Item>
           </>
         )}

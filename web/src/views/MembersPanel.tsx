@@ -4,8 +4,9 @@ import { memo, useCallback, useDeferredValue, useEffect, useId, useMemo, useRef,
 import { Virtualizer } from "virtua";
 import { useClient, useRoom, useView } from "../context.ts";
 import type { Member, Room } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { open } from "../location.ts";
-import { agoOf, byName, isAhead, nameOf, reasonOf, withTimes } from "../text.ts";
+import { agoOf, byName, isAhead, nameOf, reasonOf, roleOf, withTimes } from "../text.ts";
 import { Bans } from "./Bans.tsx";
 import { writeInBox } from "./box.ts";
 import { useWork } from "./form.tsx";
@@ -44,7 +45,7 @@ export function MembersPanel({
   const loading = useLoaded(room_id);
   if (held === undefined) return null;
   return (
-    <Panel title="Members" quiet={details} onClose={onClose}>
+    <Panel title={t("Members")} quiet={details} onClose={onClose}>
       {details && held.room.kind !== "direct" && (
         <div className="facts">
           <strong dir="auto">{nameOf(held.room, held.members)}</strong>
@@ -54,11 +55,11 @@ export function MembersPanel({
       )}
       {moderates(held.room.role) && held.room.kind !== "direct" && (
         <fieldset className="segments">
-          <legend className="hidden">Show</legend>
+          <legend className="hidden">{t("Show")}</legend>
           {[false, true].map((banned) => (
             <label key={String(banned)}>
               <input type="radio" name={id} checked={showsBans === banned} onChange={() => setShowsBans(banned)} />
-              <span>{banned ? "Banned" : "Members"}</span>
+              <span>{banned ? t("Banned") : t("Members")}</span>
             </label>
           ))}
         </fieldset>
@@ -160,8 +161,8 @@ function People({
         <input
           className="input"
           type="search"
-          aria-label="Filter the members"
-          placeholder="Filter"
+          aria-label={t("Filter the members")}
+          placeholder={t("Filter")}
           autoComplete="off"
           value={filter}
           onChange={(event) => setFilter(event.target.value)}
@@ -178,10 +179,10 @@ function People({
         )}
         {members === null && error === null && (
           <p className="muted" role="status">
-            {connected ? "Loading…" : "The members will be shown when you are online."}
+            {connected ? t("Loading…") : t("The members will be shown when you are online.")}
           </p>
         )}
-        {members !== null && rows.length === 0 && <p className="muted">No member has a name like this.</p>}
+        {members !== null && rows.length === 0 && <p className="muted">{t("No member has a name like this.")}</p>}
       </div>
       <div className="content members" ref={scroller}>
         <Virtualizer as={ListRows} item="li" scrollRef={scroller} data={rows}>
@@ -243,16 +244,16 @@ const MemberRow = memo(function MemberRow({
               {status.emoji} {status.text}
             </span>
           )}
-          {me && <span className="muted small">you</span>}
-          {role !== "member" && <span className="role">{role}</span>}
+          {me && <span className="muted small">{t("you")}</span>}
+          {role !== "member" && <span className="role">{roleOf(role)}</span>}
           {isAhead(muted_until) && (
-            <span className="role" data-tip={withTimes(`Muted until ${muted_until}`)}>
-              muted
+            <span className="role" data-tip={withTimes(t("Muted until {time}", { time: muted_until ?? "" }))}>
+              {t("muted")}
             </span>
           )}
         </span>
         {!online && last_seen !== null && (
-          <span className="muted small ellipsis seen">last seen {agoOf(last_seen)}</span>
+          <span className="muted small ellipsis seen">{t("last seen {time}", { time: agoOf(last_seen) })}</span>
         )}
       </span>
     </>
@@ -280,9 +281,12 @@ function rowsOf(members: ReadonlyMap<string, Member> | null, wanted: string): re
   all.sort((one, other) => byName.compare(one.username, other.username));
   const online = all.filter((member) => member.online);
   const offline = all.filter((member) => !member.online);
-  return [...group("Online", online), ...group("Offline", offline)];
+  return [
+    ...group(t("Online ({count})", { count: online.length }), online),
+    ...group(t("Offline ({count})", { count: offline.length }), offline),
+  ];
 }
 
-function group(name: string, members: readonly Member[]): readonly Row[] {
-  return members.length === 0 ? [] : [{ heading: `${name} (${members.length.toLocaleString()})` }, ...members];
+function group(heading: string, members: readonly Member[]): readonly Row[] {
+  return members.length === 0 ? [] : [{ heading }, ...members];
 }

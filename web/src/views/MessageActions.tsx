@@ -1,6 +1,7 @@
 import { MenuButton, MenuProvider } from "@ariakit/react";
 import { Copy, Ellipsis, Flag, Link, MailOpen, Pencil, Reply, SmilePlus, Trash2 } from "lucide-react";
 import type { Message } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { EmojiButton } from "./EmojiPicker.tsx";
 import { mayDelete, QUICK, type Tools } from "./tools.ts";
 import { IconButton, Item, MenuContent } from "./ui.tsx";
@@ -23,12 +24,12 @@ export function MessageActions({
 }) {
   const editable = message.sender === tools.me && message.state !== "streaming";
   return (
-    <div role="toolbar" aria-label="Actions" className="actions">
+    <div role="toolbar" aria-label={t("Actions")} className="actions">
       {QUICK.map((emoji) => (
         <IconButton
           key={emoji}
           className="quick"
-          label={`React with ${emoji}`}
+          label={t("React with {emoji}", { emoji })}
           onClick={() => tools.react(message, emoji)}
         >
           {emoji}
@@ -36,49 +37,49 @@ export function MessageActions({
       ))}
       <EmojiButton
         className="icon-button pick"
-        label="Add a reaction"
+        label={t("Add a reaction")}
         icon={<SmilePlus size={17} />}
         onChoose={(emoji) => tools.react(message, emoji)}
         onOpen={onPicker}
       />
-      <IconButton label="Reply" keys="R" onClick={() => tools.reply(message)}>
+      <IconButton label={t("Reply")} keys="R" onClick={() => tools.reply(message)}>
         <Reply size={17} />
       </IconButton>
       {editable && (
-        <IconButton label="Edit" keys="E" onClick={() => tools.edit(message)}>
+        <IconButton label={t("Edit")} keys="E" onClick={() => tools.edit(message)}>
           <Pencil size={16} />
         </IconButton>
       )}
       <MenuProvider open={menu} setOpen={onMenu} placement="bottom-end">
-        <MenuButton className="icon-button" aria-label="More actions" data-tip="More actions">
+        <MenuButton className="icon-button" aria-label={t("More actions")} data-tip={t("More actions")}>
           <Ellipsis size={17} />
         </MenuButton>
-        <MenuContent label="More actions">
+        <MenuContent label={t("More actions")}>
           <Item onClick={() => tools.reply(message)}>
-            <Reply size={16} /> Reply
+            <Reply size={16} /> {t("Reply")}
           </Item>
           {editable && (
             <Item onClick={() => tools.edit(message)}>
-              <Pencil size={16} /> Edit
+              <Pencil size={16} /> {t("Edit")}
             </Item>
           )}
           <Item onClick={() => tools.copyText(message)}>
-            <Copy size={16} /> Copy text
+            <Copy size={16} /> {t("Copy text")}
           </Item>
           <Item onClick={() => tools.copyLink(message)}>
-            <Link size={16} /> Copy link
+            <Link size={16} /> {t("Copy link")}
           </Item>
           <Item onClick={() => tools.markUnread(message)}>
-            <MailOpen size={16} /> Mark unread from here
+            <MailOpen size={16} /> {t("Mark unread from here")}
           </Item>
           {message.sender !== tools.me && (
             <Item onClick={() => tools.report(message)}>
-              <Flag size={16} /> Report
+              <Flag size={16} /> {t("Report")}
             </Item>
           )}
           {mayDelete(message, tools.me, moderator) && (
             <Item danger onClick={() => tools.remove(message)}>
-              <Trash2 size={16} /> Delete
+              <Trash2 size={16} /> {t("Delete")}
             </Item>
           )}
         </MenuContent>

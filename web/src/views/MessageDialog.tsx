@@ -1,6 +1,7 @@
 import { useState } from "react";
 import { useClient } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { Confirm } from "./Confirm.tsx";
 import { Field } from "./form.tsx";
 
@@ -30,8 +31,8 @@ function Removal({ message, onClose }: { message: Message; onClose: () => void }
   const client = useClient();
   const remove = () => client.ask("delete", { message_id: message.id });
   return (
-    <Confirm title="Delete this message?" does="Delete" danger work={remove} onClose={onClose}>
-      <p>Everyone will see that a message was deleted, but not what it said. This cannot be undone.</p>
+    <Confirm title={t("Delete this message?")} does={t("Delete")} danger work={remove} onClose={onClose}>
+      <p>{t("Everyone will see that a message was deleted, but not what it said. This cannot be undone.")}</p>
       <Quoted message={message} />
     </Confirm>
   );
@@ -43,14 +44,15 @@ function Report({ message, onClose }: { message: Message; onClose: () => void })
   const direct = client.room(message.room_id)?.room.kind === "direct";
   const report = () => client.ask("report", { message_id: message.id, reason: reason.trim() });
   return (
-    <Confirm title="Report this message?" does="Report" danger work={report} onClose={onClose}>
+    <Confirm title={t("Report this message?")} does={t("Report")} danger work={report} onClose={onClose}>
       <p>
-        {direct ? "The administrators" : "The moderators of this room and the administrators"} will see it as it is
-        now, and that you report it.
+        {direct
+          ? t("The administrators will see it as it is now, and that you report it.")
+          : t("The moderators of this room and the administrators will see it as it is now, and that you report it.")}
       </p>
       <Quoted message={message} />
       <Field
-        label="Reason"
+        label={t("Reason")}
         data-autofocus
         autoComplete="off"
         maxLength={500}

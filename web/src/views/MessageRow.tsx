@@ -2,6 +2,7 @@ import { Check, CheckCheck, CircleAlert, Clock, CornerUpRight } from "lucide-rea
 import { type KeyboardEvent, type MouseEvent, memo, useState } from "react";
 import { useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
+import { m, t } from "../i18n.ts";
 import { profileOf } from "../store.ts";
 import { briefTimeOf, contentOf, isAhead, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
 import { Folded } from "./Markdown.tsx";
@@ -65,8 +66,8 @@ export const MessageRow = memo(function MessageRow({
   const moment = near ? momentOf(message.created_at) : undefined;
   const delivery =
     unsent !== null && unsent.refused === null ? (
-      <span className="mark" data-tip="Waiting to be sent">
-        <Clock size={14} aria-label="Waiting to be sent" />
+      <span className="mark" data-tip={t("Waiting to be sent")}>
+        <Clock size={14} aria-label={t("Waiting to be sent")} />
       </span>
     ) : (
       unsent === null && mark !== null && !message.deleted && <DeliveryMark mark={mark} readBy={readBy} />
@@ -119,7 +120,7 @@ export const MessageRow = memo(function MessageRow({
           </header>
         )}
         {message.deleted ? (
-          <p className="tombstone">This message was deleted.</p>
+          <p className="tombstone">{t("This message was deleted.")}</p>
         ) : (
           // biome-ignore lint/a11y/noStaticElementInteractions: keyboard users have the list of members
           // biome-ignore lint/a11y/useKeyWithClickEvents: see above
@@ -134,7 +135,7 @@ export const MessageRow = memo(function MessageRow({
             />
             {message.edited_at !== null && (
               <span className="edited" data-tip={momentOf(message.edited_at)}>
-                edited
+                {t("edited")}
               </span>
             )}
           </div>
@@ -165,18 +166,18 @@ function Quote({ replied, jump }: { replied: Message | null; jump: (seq: number)
   if (replied === null)
     return (
       <div className="quote">
-        <CornerUpRight size={14} aria-hidden="true" /> In reply to an earlier message
+        <CornerUpRight size={14} aria-hidden="true" /> {t("In reply to an earlier message")}
       </div>
     );
   return (
     <button type="button" className="quote" onClick={() => jump(replied.seq)}>
       <CornerUpRight size={14} aria-hidden="true" />
-      <span className="hidden">In reply to </span>
+      <span className="hidden">{t("In reply to")} </span>
       <b>
         <bdi>{replied.sender}</bdi>
       </b>
       <span className="ellipsis" dir="auto">
-        {replied.deleted ? "Message deleted" : plainOf(contentOf(replied), QUOTED)}
+        {replied.deleted ? t("Message deleted") : plainOf(contentOf(replied), QUOTED)}
       </span>
     </button>
   );
@@ -186,21 +187,21 @@ function Refusal({ why, client_id, tools }: { why: string; client_id: string; to
   return (
     <div className="refusal">
       <CircleAlert size={16} aria-hidden="true" />
-      <span>Not sent: {withTimes(why)}.</span>
+      <span>{t("Not sent: {why}.", { why: withTimes(why) })}</span>
       <button type="button" className="button" onClick={() => tools.retry(client_id)}>
-        Try again
+        {t("Try again")}
       </button>
       <button type="button" className="button" onClick={() => tools.discard(client_id)}>
-        Discard
+        {t("Discard")}
       </button>
     </div>
   );
 }
 
-const LABELS: Record<Mark, string> = { sent: "Sent", delivered: "Delivered", read: "Read" };
+const LABELS: Record<Mark, string> = { sent: m("Sent"), delivered: m("Delivered"), read: m("Read") };
 
 function DeliveryMark({ mark, readBy }: { mark: Mark; readBy: string }) {
-  const label = readBy === "" ? LABELS[mark] : `Read by ${readBy}`;
+  const label = readBy === "" ? t(LABELS[mark]) : t("Read by {readBy}", { readBy });
   return (
     <span className={`mark ${mark}`} data-tip={label}>
       {mark === "sent" ? <Check size={14} aria-label={label} /> : <CheckCheck size={14} aria-label={label} />}

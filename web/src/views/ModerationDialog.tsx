@@ -2,6 +2,7 @@ import { useId, useState } from "react";
 import type { Client } from "../client.ts";
 import { useClient } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
+import { m, t } from "../i18n.ts";
 import { nameOf } from "../text.ts";
 import { Confirm } from "./Confirm.tsx";
 import type { Act, Task } from "./MemberMenu.tsx";
@@ -14,10 +15,10 @@ interface Duration {
 
 const HOUR = 3600;
 const DURATIONS: readonly Duration[] = [
-  { text: "10 minutes", seconds: 600 },
-  { text: "1 hour", seconds: HOUR },
-  { text: "1 day", seconds: 24 * HOUR },
-  { text: "1 week", seconds: 7 * 24 * HOUR },
+  { text: m("10 minutes"), seconds: 600 },
+  { text: m("1 hour"), seconds: HOUR },
+  { text: m("1 day"), seconds: 24 * HOUR },
+  { text: m("1 week"), seconds: 7 * 24 * HOUR },
 ];
 
 interface Question {
@@ -35,59 +36,66 @@ interface Question {
 
 const QUESTIONS: Record<Task, Question> = {
   mute: {
-    title: (username) => `Mute ${username}?`,
-    does: "Mute",
+    title: (username) => t("Mute {username}?", { username }),
+    does: m("Mute"),
     danger: true,
     says: (username) =>
-      `${username} can still read, but cannot send, edit or react. Leaving and joining again does not end the mute.`,
+      t(
+        "{username} can still read, but cannot send, edit or react. Leaving and joining again does not end the mute.",
+        { username },
+      ),
     durations: DURATIONS,
     ask: (client, about, seconds) => client.ask("mute", { ...about, duration: seconds ?? HOUR }),
   },
   unmute: {
-    title: (username) => `Unmute ${username}?`,
-    does: "Unmute",
+    title: (username) => t("Unmute {username}?", { username }),
+    does: m("Unmute"),
     danger: false,
-    says: (username) => `${username} can write again right away.`,
+    says: (username) => t("{username} can write again right away.", { username }),
     ask: (client, about) => client.ask("mute", { ...about, duration: 0 }),
   },
   kick: {
-    title: (username) => `Kick ${username}?`,
-    does: "Kick",
+    title: (username) => t("Kick {username}?", { username }),
+    does: m("Kick"),
     danger: true,
     says: (username, { kind, is_private }) =>
       kind === "topic" && !is_private
-        ? `${username} will be removed, and can join again at any time.`
-        : `${username} will be removed, and can come back if somebody invites them.`,
+        ? t("{username} will be removed, and can join again at any time.", { username })
+        : t("{username} will be removed, and can come back if somebody invites them.", { username }),
     ask: (client, about) => client.ask("kick", about),
   },
   ban: {
-    title: (username) => `Ban ${username}?`,
-    does: "Ban",
+    title: (username) => t("Ban {username}?", { username }),
+    does: m("Ban"),
     danger: true,
-    says: (username) => `${username} will be removed, and cannot come back until the ban ends.`,
-    durations: [...DURATIONS, { text: "Permanently", seconds: null }],
+    says: (username) => t("{username} will be removed, and cannot come back until the ban ends.", { username }),
+    durations: [...DURATIONS, { text: m("Permanently"), seconds: null }],
     ask: (client, about, seconds) => client.ask("ban", { ...about, duration: seconds }),
   },
   promote: {
-    title: (username) => `Make ${username} a moderator?`,
-    does: "Make moderator",
+    title: (username) => t("Make {username} a moderator?", { username }),
+    does: m("Make moderator"),
     danger: false,
-    says: (username) => `${username} will be able to delete messages of others, and to mute, kick and ban members.`,
+    says: (username) =>
+      t("{username} will be able to delete messages of others, and to mute, kick and ban members.", { username }),
     ask: (client, about) => client.ask("set_role", { ...about, role: "moderator" }),
   },
   demote: {
-    title: (username) => `Remove ${username} as moderator?`,
-    does: "Remove",
+    title: (username) => t("Remove {username} as moderator?", { username }),
+    does: m("Remove"),
     danger: false,
-    says: (username) => `${username} stays a member, but can no longer moderate this room.`,
+    says: (username) => t("{username} stays a member, but can no longer moderate this room.", { username }),
     ask: (client, about) => client.ask("set_role", { ...about, role: "member" }),
   },
   hand_over: {
-    title: (username) => `Transfer ownership to ${username}?`,
-    does: "Transfer",
+    title: (username) => t("Transfer ownership to {username}?", { username }),
+    does: m("Transfer"),
     danger: true,
     says: (username, room) =>
-      `${username} will own ${nameOf(room)}, and you will be a moderator. Only ${username} can transfer it back.`,
+      t("{username} will own {room}, and you will be a moderator. Only {username} can transfer it back.", {
+        username,
+        room: nameOf(room),
+      }),
     ask: (client, about) => client.ask("set_role", { ...about, role: "owner" }),
   },
 };
@@ -114,15 +122,15 @@ export function ModerationDialog({
     onDone();
   };
   return (
-    <Confirm title={title(username)} does={does} danger={danger} work={work} onClose={onClose}>
+    <Confirm title={title(username)} does={t(does)} danger={danger} work={work} onClose={onClose}>
       <p>{says(username, room)}</p>
       {durations !== undefined && (
         <fieldset className="choices">
-          <legend>Duration</legend>
+          <legend>{t("Duration")}</legend>
           {durations.map(({ text }, index) => (
             <label key={text} className="check">
               <input type="radio" name={id} checked={chosen === index} onChange={() => setChosen(index)} />
-              {text}
+              {t(text)}
             </label>
           ))}
         </fieldset>

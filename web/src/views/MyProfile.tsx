@@ -3,6 +3,7 @@ import { Smile, X } from "lucide-react";
 import { useEffect, useId, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { ProfileChanged, SetProfile } from "../contract.gen.ts";
+import { m, t } from "../i18n.ts";
 import { isAhead, reasonOf, whenOf } from "../text.ts";
 import { EmojiButton } from "./EmojiPicker.tsx";
 import { Field, Form, useWork } from "./form.tsx";
@@ -23,25 +24,25 @@ interface Time {
 }
 
 const CLEARED: readonly Time[] = [
-  { text: "Never", seconds: () => null },
-  { text: "After 30 minutes", seconds: () => HOUR / 2 },
-  { text: "After 1 hour", seconds: () => HOUR },
-  { text: "After 4 hours", seconds: () => 4 * HOUR },
-  { text: "At the end of today", seconds: () => secondsTo(1, 0) },
+  { text: m("Never"), seconds: () => null },
+  { text: m("After 30 minutes"), seconds: () => HOUR / 2 },
+  { text: m("After 1 hour"), seconds: () => HOUR },
+  { text: m("After 4 hours"), seconds: () => 4 * HOUR },
+  { text: m("At the end of today"), seconds: () => secondsTo(1, 0) },
 ];
 
 const QUIET: readonly Time[] = [
-  { text: "Off", seconds: () => null },
-  { text: "For 30 minutes", seconds: () => HOUR / 2 },
-  { text: "For 1 hour", seconds: () => HOUR },
-  { text: "Until tomorrow, 8:00", seconds: () => secondsTo(1, 8) },
+  { text: m("Off"), seconds: () => null },
+  { text: m("For 30 minutes"), seconds: () => HOUR / 2 },
+  { text: m("For 1 hour"), seconds: () => HOUR },
+  { text: m("Until tomorrow, 8:00"), seconds: () => secondsTo(1, 8) },
 ];
 
 /** The times, and first the one that is set already, if it lies ahead. */
 function timesWith(until: string | null, times: readonly Time[]): readonly Time[] {
   if (until === null || !isAhead(until)) return times;
   const left = () => Math.max(1, Math.round((new Date(until).getTime() - Date.now()) / 1000));
-  return [{ text: `Until ${whenOf(until)}`, seconds: left }, ...times];
+  return [{ text: t("Until {time}", { time: whenOf(until) }), seconds: left }, ...times];
 }
 
 /** The user's display name, status and do-not-disturb. */
@@ -53,9 +54,9 @@ export function MyProfile({ onClose }: { onClose: () => void }) {
     client.load.profile(client.me).catch((error: unknown) => setFailed(reasonOf(error)));
   }, [client]);
   return (
-    <Dialog title="Your profile" onClose={onClose}>
+    <Dialog title={t("Your profile")} onClose={onClose}>
       {profile === undefined ? (
-        <p role="status">{failed ?? "Loading…"}</p>
+        <p role="status">{failed ?? t("Loading…")}</p>
       ) : (
         <Fields profile={profile} onClose={onClose} />
       )}
@@ -93,8 +94,8 @@ function Fields({ profile, onClose }: { profile: ProfileChanged; onClose: () => 
   return (
     <Form onSubmit={() => void save()}>
       <Field
-        label="Display name"
-        hint={`Others see it instead of your username, ${client.me}.`}
+        label={t("Display name")}
+        hint={t("Others see it instead of your username, {me}.", { me: client.me })}
         data-autofocus
         autoComplete="off"
         maxLength={64}
@@ -104,22 +105,22 @@ function Fields({ profile, onClose }: { profile: ProfileChanged; onClose: () => 
       />
       <div className="status-field">
         <EmojiButton
-          label="Emoji of your status"
+          label={t("Emoji of your status")}
           placement="top-start"
           icon={emoji ?? <Smile size={20} />}
           onChoose={setEmoji}
         />
         <Field
-          label="Status"
+          label={t("Status")}
           autoComplete="off"
           maxLength={100}
-          placeholder="What are you up to?"
+          placeholder={t("What are you up to?")}
           value={text}
           onChange={(event) => setText(event.target.value)}
         />
         {(emoji !== null || text !== "") && (
           <IconButton
-            label="Clear the status"
+            label={t("Clear the status")}
             onClick={() => {
               setEmoji(null);
               setText("");
@@ -129,10 +130,10 @@ function Fields({ profile, onClose }: { profile: ProfileChanged; onClose: () => 
           </IconButton>
         )}
       </div>
-      <Choice label="Clear the status" times={clearing} value={clear} onChange={setClear} />
+      <Choice label={t("Clear the status")} times={clearing} value={clear} onChange={setClear} />
       <Choice
-        label="Do not disturb"
-        hint="Nothing notifies you meanwhile, and others see a moon beside your name."
+        label={t("Do not disturb")}
+        hint={t("Nothing notifies you meanwhile, and others see a moon beside your name.")}
         times={quieting}
         value={quiet}
         onChange={setQuiet}
@@ -144,10 +145,10 @@ function Fields({ profile, onClose }: { profile: ProfileChanged; onClose: () => 
       )}
       <footer>
         <button type="button" className="button" onClick={onClose}>
-          Cancel
+          {t("Cancel")}
         </button>
         <button type="submit" className="button primary" disabled={busy}>
-          Save
+          {t("Save")}
         </button>
       </footer>
     </Form>
@@ -176,7 +177,7 @@ function Choice({
       <select id={id} className="input" value={value} onChange={(event) => onChange(Number(event.target.value))}>
         {times.map(({ text }, index) => (
           <option key={text} value={index}>
-            {text}
+            {t(text)}
           </option>
         ))}
       </select>

@@ -2,6 +2,7 @@ import { TidingsError } from "@tidings/client";
 import { X } from "lucide-react";
 import { useMemo, useState } from "react";
 import { useClient } from "../context.ts";
+import { t } from "../i18n.ts";
 import { open } from "../location.ts";
 import { Field, Form, useWork } from "./form.tsx";
 import { PeopleField } from "./PeopleField.tsx";
@@ -47,17 +48,17 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
       onClose();
     });
   return (
-    <Dialog title="New conversation" onClose={onClose}>
+    <Dialog title={t("New conversation")} onClose={onClose}>
       <Form onSubmit={start}>
         {people.length > 0 && (
-          <ul className="chips" aria-label="With">
+          <ul className="chips" aria-label={t("With")}>
             {people.map((person) => (
               <li key={person} className="chip">
                 <Avatar name={person} small />
                 <span className="ellipsis">{person}</span>
                 <button
                   type="button"
-                  aria-label={`Remove ${person}`}
+                  aria-label={t("Remove {person}", { person })}
                   onClick={() => setPeople(people.filter((one) => one !== person))}
                 >
                   <X size={16} />
@@ -82,25 +83,25 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
             disabled={busy || written === "" || people.includes(written)}
             onClick={() => void addWritten()}
           >
-            Add
+            {t("Add")}
           </button>
         </div>
         {isGroup ? (
           <Field
-            label="Group name (optional)"
+            label={t("Group name (optional)")}
             autoComplete="off"
             value={title}
             onChange={(event) => setTitle(event.target.value)}
           />
         ) : (
-          <p className="muted small">Add more people to make it a group.</p>
+          <p className="muted small">{t("Add more people to make it a group.")}</p>
         )}
         <footer>
           <button type="button" className="button" onClick={onClose}>
-            Cancel
+            {t("Cancel")}
           </button>
           <button type="submit" className="button primary" disabled={busy || all.length === 0}>
-            Start
+            {t("Start")}
           </button>
         </footer>
       </Form>

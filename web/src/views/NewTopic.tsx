@@ -1,6 +1,7 @@
 import { useState } from "react";
 import { useClient } from "../context.ts";
 import type { Posting } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { open } from "../location.ts";
 import { Field, Form, useWork } from "./form.tsx";
 import { Dialog } from "./ui.tsx";
@@ -18,15 +19,15 @@ export function NewTopic({ onClose }: { onClose: () => void }) {
       onClose();
     });
   return (
-    <Dialog title="New topic" onClose={onClose}>
+    <Dialog title={t("New topic")} onClose={onClose}>
       <Form onSubmit={create}>
         <Field
-          label="Topic name"
+          label={t("Topic name")}
           data-autofocus
           required
           autoComplete="off"
           autoCapitalize="none"
-          hint="For example: release-planning"
+          hint={t("For example: release-planning")}
           error={error}
           value={name}
           onChange={(event) => setName(event.target.value)}
@@ -34,12 +35,12 @@ export function NewTopic({ onClose }: { onClose: () => void }) {
         <div>
           <label className="check">
             <input type="checkbox" checked={isPrivate} onChange={(event) => setPrivate(event.target.checked)} />
-            Private
+            {t("Private")}
           </label>
           <p className="muted small">
             {isPrivate
-              ? "This topic will be private: only people you or other members invite can see it and join."
-              : "This topic will be public: everyone on this server can find it and join."}
+              ? t("This topic will be private: only people you or other members invite can see it and join.")
+              : t("This topic will be public: everyone on this server can find it and join.")}
           </p>
         </div>
         <label className="check">
@@ -48,14 +49,14 @@ export function NewTopic({ onClose }: { onClose: () => void }) {
             checked={posting === "moderators"}
             onChange={(event) => setPosting(event.target.checked ? "moderators" : "members")}
           />
-          Only moderators can write
+          {t("Only moderators can write")}
         </label>
         <footer>
           <button type="button" className="button" onClick={onClose}>
-            Cancel
+            {t("Cancel")}
           </button>
           <button type="submit" className="button primary" disabled={busy || name.trim() === ""}>
-            Create
+            {t("Create")}
           </button>
         </footer>
       </Form>

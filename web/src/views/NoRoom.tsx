@@ -1,6 +1,7 @@
 import { type ReactNode, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
+import { m, n, t, tx } from "../i18n.ts";
 import { open } from "../location.ts";
 import type { Gone } from "../store.ts";
 import { nameOf, reasonOf } from "../text.ts";
@@ -14,15 +15,16 @@ export function NoRoom({ room_id, gone }: { room_id: string; gone: Gone | undefi
 function Back() {
   return (
     <button type="button" className="button" onClick={() => open(null)}>
-      Back
+      {t("Back")}
     </button>
   );
 }
 
-const REASONS: Record<string, string> = {
-  left: "You left",
-  kicked: "A moderator removed you from",
-  banned: "A moderator banned you from",
+const REASONS: Record<string, `${string}{room}${string}`> = {
+  left: m("You left {room}."),
+  kicked: m("A moderator removed you from {room}."),
+  banned: m("A moderator banned you from {room}."),
+  deleted: m("{room} was deleted."),
 };
 
 /** Shown instead of a room that the user has lost. */
@@ -32,18 +34,10 @@ function GoneRoom({ gone: { room, reason } }: { gone: Gone }) {
   return (
     <div className="nothing">
       <p role="status">
-        {reason === "deleted" ? (
-          <>
-            <bdi>{name}</bdi> was deleted.
-          </>
-        ) : (
-          <>
-            {REASONS[reason] ?? "You are no longer a member of"} <bdi>{name}</bdi>.
-          </>
-        )}{" "}
-        {room.is_private && reason === "kicked" && "You can come back if somebody invites you."}
+        {tx(REASONS[reason] ?? m("You are no longer a member of {room}."), { room: <bdi>{name}</bdi> })}{" "}
+        {room.is_private && reason === "kicked" && t("You can come back if somebody invites you.")}
       </p>
-      {canJoin ? <Join topic_name={room.topic_name ?? ""}>Join again</Join> : <Back />}
+      {canJoin ? <Join topic_name={room.topic_name ?? ""}>{t("Join again")}</Join> : <Back />}
     </div>
   );
 }
@@ -53,12 +47,12 @@ function NotAMember({ room_id }: { room_id: string }) {
   const client = useClient();
   const connected = useView((view) => view.status.is === "online");
   const [topic, setTopic] = useState<Room | null>(null);
-  const [text, setText] = useState("Looking for this room…");
+  const [text, setText] = useState(t("Looking for this room…"));
   useEffect(() => {
     if (!connected) return;
     const found = (topic: Room | null) => {
       setTopic(topic);
-      setText("This room does not exist, or you are not a member of it.");
+      setText(t("This room does not exist, or you are not a member of it."));
     };
     client.load.topic(room_id).then(found, (error: unknown) => setText(reasonOf(error)));
   }, [client, connected, room_id]);
@@ -73,10 +67,10 @@ function NotAMember({ room_id }: { room_id: string }) {
     <div className="nothing">
       <h2 dir="auto">#{topic.topic_name}</h2>
       <p className="muted">
-        A public topic with {topic.members === 1 ? "1 member" : `${topic.members.toLocaleString()} members`}
-        {topic.online > 0 && `, ${topic.online.toLocaleString()} online`}
+        {n("A public topic with {count} member", "A public topic with {count} members", topic.members)}
+        {topic.online > 0 && `, ${t("{online} online", { online: topic.online })}`}
       </p>
-      <Join topic_name={topic.topic_name ?? ""}>Join</Join>
+      <Join topic_name={topic.topic_name ?? ""}>{t("Join")}</Join>
     </div>
   );
 }

@@ -1,5 +1,6 @@
 import { X } from "lucide-react";
 import { useEffect } from "react";
+import { t } from "../i18n.ts";
 import { IconButton } from "./ui.tsx";
 
 const SHOWN_FOR = 6000;
@@ -14,7 +15,7 @@ export function Notice({ notice, onClose }: { notice: { readonly text: string };
   return (
     <div className="notice" role="status">
       <span>{notice.text}</span>
-      <IconButton label="Close" onClick={onClose}>
+      <IconButton label={t("Close")} onClick={onClose}>
         <X size={16} />
       </IconButton>
     </div>

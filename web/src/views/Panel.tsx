@@ -1,5 +1,6 @@
 import { X } from "lucide-react";
 import { type ReactNode, useEffect, useRef, useState } from "react";
+import { t } from "../i18n.ts";
 import type { Route } from "../location.ts";
 import { IconButton } from "./ui.tsx";
 import { useMatches } from "./useMatches.ts";
@@ -113,7 +114,7 @@ export function Panel({
         <h2 ref={heading} tabIndex={-1}>
           {title}
         </h2>
-        <IconButton label="Close" onClick={onClose}>
+        <IconButton label={t("Close")} onClick={onClose}>
           <X size={20} />
         </IconButton>
       </header>

@@ -1,4 +1,5 @@
 import { type KeyboardEvent, useId, useState } from "react";
+import { t } from "../i18n.ts";
 import { isAhead } from "../text.ts";
 import { Field } from "./form.tsx";
 import { type Found, usePeople } from "./people.ts";
@@ -50,7 +51,7 @@ export function PeopleField({
   return (
     <div className="grow people-field">
       <Field
-        label="Username"
+        label={t("Username")}
         data-autofocus
         verbatim
         hint={hint}
@@ -63,7 +64,7 @@ export function PeopleField({
         onKeyDown={pressed}
       />
       {found.length > 0 && (
-        <div id={id} role="listbox" aria-label="People" className="people">
+        <div id={id} role="listbox" aria-label={t("People")} className="people">
           {found.map((one, index) => (
             // biome-ignore lint/a11y/useFocusableInteractive: the field has the focus, and names the active one
             // biome-ignore lint/a11y/useKeyWithClickEvents: the field has the keys
@@ -94,7 +95,7 @@ export function PersonFace({ person }: { person: Found }) {
       <Avatar name={username} small online={online} quiet={isAhead(do_not_disturb_until)} />
       <bdi className="ellipsis">{display_name ?? username}</bdi>
       {display_name !== null && <span className="muted small ellipsis">{username}</span>}
-      {online && <span className="muted small">online</span>}
+      {online && <span className="muted small">{t("online")}</span>}
     </>
   );
 }

@@ -4,6 +4,7 @@ import { AtSign, Ban, MessageCircle } from "lucide-react";
 import { useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Profile } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { open } from "../location.ts";
 import { agoOf, isAhead, reasonOf, whenOf } from "../text.ts";
 import { writeInBox } from "./box.ts";
@@ -49,7 +50,7 @@ export function ProfileCard({
             </PopoverHeading>
             <p className="muted small">
               @<bdi>{name}</bdi>
-              {online ? " · online" : seen !== null && ` · last seen ${agoOf(seen)}`}
+              {online ? ` · ${t("online")}` : seen !== null && ` · ${t("last seen {time}", { time: agoOf(seen) })}`}
             </p>
           </div>
         </header>
@@ -61,10 +62,14 @@ export function ProfileCard({
         {status !== null && (status.until === null || isAhead(status.until)) && (
           <p>
             {status.emoji} {status.text}
-            {status.until !== null && <span className="muted small"> until {whenOf(status.until)}</span>}
+            {status.until !== null && (
+              <span className="muted small"> {t("until {time}", { time: whenOf(status.until) })}</span>
+            )}
           </p>
         )}
-        {quiet && until !== null && <p className="muted small">Do not disturb until {whenOf(until)}</p>}
+        {quiet && until !== null && (
+          <p className="muted small">{t("Do not disturb until {time}", { time: whenOf(until) })}</p>
+        )}
         {profile !== null && name !== client.me && <Actions username={name} onClose={onClose} />}
       </Popover>
     </PopoverProvider>
@@ -119,16 +124,16 @@ function Actions({ username, onClose }: { username: string; onClose: () => void 
       )}
       <footer>
         <button type="button" className="button primary" disabled={busy} onClick={() => void write()}>
-          <MessageCircle size={16} /> Message
+          <MessageCircle size={16} /> {t("Message")}
         </button>
         {writes && (
           <button type="button" className="button" onClick={mention}>
-            <AtSign size={16} /> Mention
+            <AtSign size={16} /> {t("Mention")}
           </button>
         )}
         {blocked !== null && (
           <button type="button" className="button danger" disabled={busy} onClick={() => void block()}>
-            <Ban size={16} /> {blocked ? "Unblock" : "Block"}
+            <Ban size={16} /> {blocked ? t("Unblock") : t("Block")}
           </button>
         )}
       </footer>

@@ -1,5 +1,6 @@
 import { SmilePlus } from "lucide-react";
 import type { Message } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { EmojiButton } from "./EmojiPicker.tsx";
 import type { Tools } from "./tools.ts";
 
@@ -26,7 +27,7 @@ export function Reactions({ message, tools }: { message: Message; tools: Tools }
       ))}
       <EmojiButton
         className="reaction add"
-        label="Add a reaction"
+        label={t("Add a reaction")}
         icon={<SmilePlus size={15} />}
         onChoose={(emoji) => tools.react(message, emoji)}
       />
@@ -35,7 +36,7 @@ export function Reactions({ message, tools }: { message: Message; tools: Tools }
 }
 
 function named(who: readonly string[], me: string): string {
-  const names = who.slice(0, NAMED).map((name) => (name === me ? "you" : name));
+  const names = who.slice(0, NAMED).map((name) => (name === me ? t("you") : name));
   const others = who.length - names.length;
-  return others > 0 ? `${names.join(", ")} and ${others} more` : names.join(", ");
+  return others > 0 ? t("{names} and {count} more", { names: names.join(", "), count: others }) : names.join(", ");
 }

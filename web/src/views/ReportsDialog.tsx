@@ -2,6 +2,7 @@ import "../styles/dialogs.css";
 import { useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Report, Room } from "../contract.gen.ts";
+import { t, tx } from "../i18n.ts";
 import { open } from "../location.ts";
 import { momentOf, reasonOf } from "../text.ts";
 import { useWork } from "./form.tsx";
@@ -17,7 +18,7 @@ export function ReportsDialog({ room: { room_id }, onClose }: { room: Room; onCl
     client.load.reports(room_id).catch((error: unknown) => setFailed(reasonOf(error)));
   }, [client, room_id]);
   return (
-    <Dialog title="Reports" onClose={onClose}>
+    <Dialog title={t("Reports")} onClose={onClose}>
       {failed !== null && (
         <p role="alert" className="error">
           {failed}
@@ -26,7 +27,7 @@ export function ReportsDialog({ room: { room_id }, onClose }: { room: Room; onCl
       {reports?.map((report) => (
         <Reported key={report.report_id} report={report} onClose={onClose} />
       ))}
-      {reports?.length === 0 && <p className="muted">There are no open reports.</p>}
+      {reports?.length === 0 && <p className="muted">{t("There are no open reports.")}</p>}
     </Dialog>
   );
 }
@@ -49,12 +50,16 @@ function Reported({ report, onClose }: { report: Report; onClose: () => void }) 
   return (
     <article className="made-link">
       <p>
-        <b>{username}</b> reported this on {momentOf(created_at)}: {reason}
+        {tx("{username} reported this on {time}: {reason}", {
+          username: <b>{username}</b>,
+          time: momentOf(created_at),
+          reason,
+        })}
       </p>
       <blockquote className="removal" dir="auto">
         <b>{message.sender}</b> {content.slice(0, 1000)}
       </blockquote>
-      {message.deleted && <p className="muted small">The message was deleted since.</p>}
+      {message.deleted && <p className="muted small">{t("The message was deleted since.")}</p>}
       {error !== null && (
         <p role="alert" className="error">
           {error}
@@ -62,7 +67,7 @@ function Reported({ report, onClose }: { report: Report; onClose: () => void }) 
       )}
       <div className="row">
         <button type="button" className="button" onClick={go}>
-          Go to message
+          {t("Go to message")}
         </button>
         {!message.deleted && (
           <button
@@ -71,7 +76,7 @@ function Reported({ report, onClose }: { report: Report; onClose: () => void }) 
             disabled={busy}
             onClick={() => void act(() => client.ask("delete", { message_id: message.id }))}
           >
-            Delete message
+            {t("Delete message")}
           </button>
         )}
         <button
@@ -80,7 +85,7 @@ function Reported({ report, onClose }: { report: Report; onClose: () => void }) 
           disabled={busy}
           onClick={() => void act(() => client.ask("close_report", { report_id }))}
         >
-          Close report
+          {t("Close report")}
         </button>
       </div>
     </article>

@@ -16,6 +16,7 @@ import type { Target } from "./target.ts";
 import type { Tools } from "./tools.ts";
 import { useReceipts } from "./useReceipts.ts";
 import "../styles/timeline.css";
+import { t } from "../i18n.ts";
 
 const MessageDialog = lazyDialog(() => import("./MessageDialog.tsx").then((part) => part.MessageDialog));
 
@@ -50,11 +51,11 @@ export function Room({
   if (kind === undefined) return null;
   const copyAddress = async () => {
     const room = client.room(room_id)?.room;
-    if (room !== undefined && (await copyToClipboard(linkTo(room)))) tell("The link was copied.");
+    if (room !== undefined && (await copyToClipboard(linkTo(room)))) tell(t("The link was copied."));
     else setTask("address");
   };
   return (
-    <section className="room" aria-label="Room">
+    <section className="room" aria-label={t("Room")}>
       <RoomHeader
         room_id={room_id}
         members={members}
@@ -80,7 +81,7 @@ export function Room({
       ) : (
         <div className="composer">
           <p className="muted-here" role="status">
-            Only moderators can write in this room.
+            {t("Only moderators can write in this room.")}
           </p>
         </div>
       )}
@@ -101,7 +102,7 @@ function useTools(
   latest.current = onPerson;
   return useMemo(() => {
     const copy = async (text: string, done: string) =>
-      tell((await copyToClipboard(text)) ? done : "The browser does not allow this page to copy.");
+      tell((await copyToClipboard(text)) ? done : t("The browser does not allow this page to copy."));
     return {
       me: client.me,
       react: (message, emoji) => {
@@ -120,10 +121,10 @@ function useTools(
         ),
       remove: (message) => onAsk({ task: "delete", message }),
       report: (message) => onAsk({ task: "report", message }),
-      copyText: (message) => void copy(message.content, "The text was copied."),
+      copyText: (message) => void copy(message.content, t("The text was copied.")),
       copyLink: (message) => {
         const room = client.room(room_id)?.room;
-        if (room !== undefined) void copy(linkTo(room, message.seq), "The link was copied.");
+        if (room !== undefined) void copy(linkTo(room, message.seq), t("The link was copied."));
       },
       markUnread: ({ seq }) => {
         client.ask("mark_unread", { room_id, seq }).catch((error) => tell(reasonOf(error)));

@@ -1,6 +1,7 @@
 import { useMemo, useState } from "react";
 import { useClient, useRoom } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { linkTo, open } from "../location.ts";
 import { Confirm, CopyField } from "./Confirm.tsx";
 import { Field, Form, useWork } from "./form.tsx";
@@ -54,15 +55,15 @@ export function RoomDialog({
       const posting = room.posting === "members" ? "moderators" : "members";
       return (
         <Confirm
-          title={posting === "members" ? "Let all members write?" : "Let only moderators write?"}
-          does={posting === "members" ? "Let all write" : "Restrict"}
+          title={posting === "members" ? t("Let all members write?") : t("Let only moderators write?")}
+          does={posting === "members" ? t("Let all write") : t("Restrict")}
           work={async () => void (await client.ask("set_posting", { room_id: room.room_id, posting }))}
           onClose={onClose}
         >
           <p>
             {posting === "members"
-              ? "Every member of this room will be able to write."
-              : "Other members will read, and react to messages, but not write."}
+              ? t("Every member of this room will be able to write.")
+              : t("Other members will read, and react to messages, but not write.")}
           </p>
         </Confirm>
       );
@@ -72,8 +73,8 @@ export function RoomDialog({
     case "leave":
       return (
         <Confirm
-          title={`Leave ${name}?`}
-          does="Leave"
+          title={t("Leave {name}?", { name })}
+          does={t("Leave")}
           danger
           work={async () => {
             await client.ask("unsubscribe", { room_id: room.room_id });
@@ -89,25 +90,38 @@ export function RoomDialog({
     case "block":
       return (
         <Confirm
-          title={`Block ${name}?`}
-          does="Block"
+          title={t("Block {name}?", { name })}
+          does={t("Block")}
           danger
           work={() => client.blocks.block(name)}
           onClose={onClose}
         >
-          <p>{name} will not be able to send you direct messages or invite you, or see whether you are online.</p>
+          <p>
+            {t("{name} will not be able to send you direct messages or invite you, or see whether you are online.", {
+              name,
+            })}
+          </p>
         </Confirm>
       );
     case "unblock":
       return (
-        <Confirm title={`Unblock ${name}?`} does="Unblock" work={() => client.blocks.unblock(name)} onClose={onClose}>
-          <p>{name} will be able to send you direct messages, to invite you, and to see whether you are online.</p>
+        <Confirm
+          title={t("Unblock {name}?", { name })}
+          does={t("Unblock")}
+          work={() => client.blocks.unblock(name)}
+          onClose={onClose}
+        >
+          <p>
+            {t("{name} will be able to send you direct messages, to invite you, and to see whether you are online.", {
+              name,
+            })}
+          </p>
         </Confirm>
       );
     case "address":
       return (
-        <Dialog title="Link to this room" onClose={onClose}>
-          <CopyField label="Link" value={linkTo(room)} />
+        <Dialog title={t("Link to this room")} onClose={onClose}>
+          <CopyField label={t("Link")} value={linkTo(room)} />
         </Dialog>
       );
   }
@@ -117,13 +131,14 @@ export function RoomDialog({
 function leaving(room: Room): string[] {
   const alone = room.members === 1;
   const isPublic = room.kind === "topic" && !room.is_private;
-  const heir =
-    "You own this room. Ownership passes to the moderator who has been here longest or, without one, to the member.";
+  const heir = t(
+    "You own this room. Ownership passes to the moderator who has been here longest or, without one, to the member.",
+  );
   const back = isPublic
-    ? "You can join again at any time."
+    ? t("You can join again at any time.")
     : alone
-      ? "You are the only member: no one will be able to come back."
-      : "You can come back only if somebody invites you.";
+      ? t("You are the only member: no one will be able to come back.")
+      : t("You can come back only if somebody invites you.");
   return room.role === "owner" && !alone ? [heir, back] : [back];
 }
 
@@ -142,24 +157,24 @@ function Invite({ room, name, onClose }: { room: Room; name: string; onClose: ()
     setUsername("");
   };
   return (
-    <Dialog title={`Invite to ${name}`} onClose={onClose}>
+    <Dialog title={t("Invite to {name}", { name })} onClose={onClose}>
       <Form onSubmit={() => void invite()}>
         <PeopleField
           value={username}
           without={without}
-          hint="They become a member right away."
+          hint={t("They become a member right away.")}
           error={work.error}
           onChange={setUsername}
           onChoose={setUsername}
           onEnter={() => void invite()}
         />
-        <p role="status">{invited !== null && `${invited} is now a member.`}</p>
+        <p role="status">{invited !== null && t("{invited} is now a member.", { invited })}</p>
         <footer>
           <button type="button" className="button" onClick={onClose}>
-            Close
+            {t("Close")}
           </button>
           <button type="submit" className="button primary" disabled={work.busy || username.trim() === ""}>
-            Invite
+            {t("Invite")}
           </button>
         </footer>
       </Form>
@@ -182,14 +197,14 @@ function GoToDate({ room, onClose }: { room: Room; onClose: () => void }) {
       open(room.room_id, seq);
     });
   return (
-    <Dialog title="Go to a date" onClose={onClose}>
+    <Dialog title={t("Go to a date")} onClose={onClose}>
       <Form onSubmit={() => void go()}>
         <Field
-          label="Date"
+          label={t("Date")}
           type="date"
           data-autofocus
           value={date}
-          error={work.error ?? (missing ? "There are no messages on this date or later." : null)}
+          error={work.error ?? (missing ? t("There are no messages on this date or later.") : null)}
           onChange={(event) => {
             setMissing(false);
             setDate(event.target.value);
@@ -197,14 +212,14 @@ function GoToDate({ room, onClose }: { room: Room; onClose: () => void }) {
         />
         <footer>
           <button type="button" className="button" onClick={onClose}>
-            Cancel
+            {t("Cancel")}
           </button>
           <button
             type="submit"
             className="button primary"
             disabled={work.busy || Number.isNaN(Date.parse(`${date}T00:00`))}
           >
-            Go
+            {t("Go")}
           </button>
         </footer>
       </Form>
@@ -222,11 +237,11 @@ function Purpose({ room, name, onClose }: { room: Room; name: string; onClose: (
     if (await work.run(() => client.ask("set_purpose", { room_id, purpose: said === "" ? null : said }))) onClose();
   };
   return (
-    <Dialog title={`What ${name} is for`} onClose={onClose}>
+    <Dialog title={t("What {name} is for", { name })} onClose={onClose}>
       <Form onSubmit={() => void save()}>
         <Field
-          label="Purpose"
-          hint="Who finds the room sees it."
+          label={t("Purpose")}
+          hint={t("Who finds the room sees it.")}
           data-autofocus
           autoComplete="off"
           maxLength={250}
@@ -236,10 +251,10 @@ function Purpose({ room, name, onClose }: { room: Room; name: string; onClose: (
         />
         <footer>
           <button type="button" className="button" onClick={onClose}>
-            Cancel
+            {t("Cancel")}
           </button>
           <button type="submit" className="button primary" disabled={work.busy}>
-            Save
+            {t("Save")}
           </button>
         </footer>
       </Form>
@@ -256,10 +271,10 @@ function Rename({ room, onClose }: { room: Room; onClose: () => void }) {
     if (await work.run(() => client.ask("set_title", { room_id, title: title.trim() }))) onClose();
   };
   return (
-    <Dialog title="Rename group" onClose={onClose}>
+    <Dialog title={t("Rename group")} onClose={onClose}>
       <Form onSubmit={() => void rename()}>
         <Field
-          label="Name"
+          label={t("Name")}
           data-autofocus
           autoComplete="off"
           maxLength={128}
@@ -269,10 +284,10 @@ function Rename({ room, onClose }: { room: Room; onClose: () => void }) {
         />
         <footer>
           <button type="button" className="button" onClick={onClose}>
-            Cancel
+            {t("Cancel")}
           </button>
           <button type="submit" className="button primary" disabled={work.busy || title.trim() === ""}>
-            Rename
+            {t("Rename")}
           </button>
         </footer>
       </Form>

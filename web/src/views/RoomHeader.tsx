@@ -21,6 +21,7 @@ import {
 import { useEffect, useRef } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
+import { n, t } from "../i18n.ts";
 import { open } from "../location.ts";
 import type { RoomState } from "../store.ts";
 import { agoOf, nameOf, reasonOf } from "../text.ts";
@@ -69,10 +70,10 @@ export function RoomHeader({
   const favourite = room.preferences?.favourite ?? false;
   const favour = () =>
     client.ask("set_preferences", { room_id, favourite: !favourite }).catch((error) => onRefused(reasonOf(error)));
-  const about = blocked ? "You have blocked this person." : presence.text;
+  const about = blocked ? t("You have blocked this person.") : presence.text;
   return (
     <header className="room-header">
-      <IconButton label="Back" className="only-phone" onClick={() => open(null)}>
+      <IconButton label={t("Back")} className="only-phone" onClick={() => open(null)}>
         <ArrowLeft size={20} />
       </IconButton>
       <Sign room={room} name={name} online={presence.online} size={18} />
@@ -91,67 +92,67 @@ export function RoomHeader({
           )}
         </p>
       </div>
-      <IconButton label="Search in this room" onClick={onSearch}>
+      <IconButton label={t("Search in this room")} onClick={onSearch}>
         <Search size={20} />
       </IconButton>
-      <IconButton label="Members" aria-expanded={members} onClick={onMembers}>
+      <IconButton label={t("Members")} aria-expanded={members} onClick={onMembers}>
         <Users size={20} />
       </IconButton>
-      <Menu label="More about this room" icon={<MoreVertical size={20} />}>
+      <Menu label={t("More about this room")} icon={<MoreVertical size={20} />}>
         {mayInvite(room) && (
           <Item onClick={() => setTask("invite")}>
-            <UserPlus size={18} /> Invite people
+            <UserPlus size={18} /> {t("Invite people")}
           </Item>
         )}
         {mayMakeLinks(room) && (
           <Item onClick={() => setTask("link")}>
-            <Link size={18} /> Invitation link
+            <Link size={18} /> {t("Invitation link")}
           </Item>
         )}
         <Item onClick={() => void favour()}>
-          <Star size={18} /> {favourite ? "Remove from favourites" : "Add to favourites"}
+          <Star size={18} /> {favourite ? t("Remove from favourites") : t("Add to favourites")}
         </Item>
         <Item onClick={() => setTask("notify")}>
-          <Bell size={18} /> Notifications
+          <Bell size={18} /> {t("Notifications")}
         </Item>
         {room.kind === "group" && moderates(room.role) && (
           <Item onClick={() => setTask("rename")}>
-            <Pencil size={18} /> Rename
+            <Pencil size={18} /> {t("Rename")}
           </Item>
         )}
         {room.kind !== "direct" && moderates(room.role) && (
           <Item onClick={() => setTask("purpose")}>
-            <Info size={18} /> Say what it is for
+            <Info size={18} /> {t("Say what it is for")}
           </Item>
         )}
         {room.kind !== "direct" && room.role === "owner" && (
           <Item onClick={() => setTask("posting")}>
             <Megaphone size={18} />{" "}
-            {room.posting === "members" ? "Let only moderators write" : "Let all members write"}
+            {room.posting === "members" ? t("Let only moderators write") : t("Let all members write")}
           </Item>
         )}
         {reports > 0 && (
           <Item onClick={() => setTask("reports")}>
-            <Flag size={18} /> Reports ({reports})
+            <Flag size={18} /> {t("Reports ({count})", { count: reports })}
           </Item>
         )}
         <Item onClick={onCopyLink}>
-          <Copy size={18} /> Copy link to this room
+          <Copy size={18} /> {t("Copy link to this room")}
         </Item>
         <Item onClick={() => open(room_id, 1)}>
-          <ArrowUpToLine size={18} /> Go to the first message
+          <ArrowUpToLine size={18} /> {t("Go to the first message")}
         </Item>
         <Item onClick={() => setTask("date")}>
-          <CalendarDays size={18} /> Go to a date
+          <CalendarDays size={18} /> {t("Go to a date")}
         </Item>
         <hr className="menu-separator" />
         {room.kind === "direct" ? (
           <Item danger={!blocked} disabled={blocked === null} onClick={() => setTask(blocked ? "unblock" : "block")}>
-            <Ban size={18} /> {blocked ? "Unblock" : "Block"}
+            <Ban size={18} /> {blocked ? t("Unblock") : t("Block")}
           </Item>
         ) : (
           <Item danger onClick={() => setTask("leave")}>
-            <LogOut size={18} /> Leave
+            <LogOut size={18} /> {t("Leave")}
           </Item>
         )}
       </Menu>
@@ -196,13 +197,13 @@ function usePresence(held: Head | undefined): { online: boolean; text: string } 
   if (other !== null) {
     const known = told ?? members?.get(other) ?? { online: room.online >= 2, last_seen: null };
     const online = connected && known.online;
-    if (online) return { online, text: "online" };
-    return { online, text: known.last_seen === null ? "" : `last seen ${agoOf(known.last_seen)}` };
+    if (online) return { online, text: t("online") };
+    return { online, text: known.last_seen === null ? "" : t("last seen {time}", { time: agoOf(known.last_seen) }) };
   }
-  const count = room.members === 1 ? "1 member" : `${room.members.toLocaleString()} members`;
+  const count = n("{count} member", "{count} members", room.members);
   if (!connected) return { online: false, text: count };
   const online = members === null ? room.online : [...members.values()].filter((member) => member.online).length;
-  return { online: false, text: `${count}, ${online.toLocaleString()} online` };
+  return { online: false, text: `${count}, ${t("{online} online", { online })}` };
 }
 
 /** How many messages of a room are reported, for its moderators. */

@@ -12,6 +12,7 @@ import {
 } from "react";
 import { Virtualizer, type VirtualizerHandle } from "virtua";
 import { useClient, useView } from "../context.ts";
+import { m, t } from "../i18n.ts";
 import { open } from "../location.ts";
 import type { Other, Others } from "./Elsewhere.tsx";
 import { lazy } from "./lazy.tsx";
@@ -40,10 +41,10 @@ const ROW = 2 * Number.parseFloat(getComputedStyle(document.documentElement).fon
 const FOLDED = "tidings.folded";
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 const NAMES: Record<Section, { title: string; add?: string }> = {
-  unread: { title: "Unread" },
-  favourites: { title: "Favourites" },
-  direct: { title: "Direct", add: "New conversation" },
-  topics: { title: "Topics", add: "New topic" },
+  unread: { title: m("Unread") },
+  favourites: { title: m("Favourites") },
+  direct: { title: m("Direct"), add: m("New conversation") },
+  topics: { title: m("Topics"), add: m("New topic") },
 };
 
 /** The user's rooms in a virtual list. Arrow keys move between them. */
@@ -147,9 +148,9 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
         <input
           type="search"
           className="input"
-          aria-label="Filter rooms"
-          placeholder="Go to a room"
-          data-tip="Go to a room"
+          aria-label={t("Filter rooms")}
+          placeholder={t("Go to a room")}
+          data-tip={t("Go to a room")}
           data-keys="Ctrl K"
           autoComplete="off"
           spellCheck={false}
@@ -198,7 +199,7 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
               )
             }
           </Virtualizer>
-          {lines.length === 0 && <p className="none muted">No room of yours has a name like this.</p>}
+          {lines.length === 0 && <p className="none muted">{t("No room of yours has a name like this.")}</p>}
           {filter.trim() !== "" && (
             <Elsewhere
               filter={filter}
@@ -281,8 +282,9 @@ function Unread({
   const show = () => onShow(nearest, where === "above" ? "end" : "start");
   return (
     <button type="button" className={`button primary pill ${where}`} onClick={show}>
-      <Arrow size={15} aria-hidden="true" /> {count} unread{personal > 0 && `, ${personal} for you`}
-      <span className="hidden"> {where}</span>
+      <Arrow size={15} aria-hidden="true" />{" "}
+      {personal > 0 ? t("{count} unread, {personal} for you", { count, personal }) : t("{count} unread", { count })}
+      <span className="hidden"> {where === "above" ? t("above") : t("below")}</span>
     </button>
   );
 }
@@ -331,11 +333,11 @@ function Heading({
       <h2>
         <button type="button" aria-expanded={!folded} onClick={onFold}>
           {folded ? <ChevronRight size={14} /> : <ChevronDown size={14} />}
-          {title}
+          {t(title)}
         </button>
       </h2>
       {add !== undefined && (
-        <IconButton label={add} onClick={onNew}>
+        <IconButton label={t(add)} onClick={onNew}>
           <Plus size={16} />
         </IconButton>
       )}

@@ -1,20 +1,21 @@
 import { useId, useState } from "react";
 import { useClient } from "../context.ts";
 import type { Notify, Room } from "../contract.gen.ts";
+import { m, t } from "../i18n.ts";
 import { isAhead, momentOf } from "../text.ts";
 import { Confirm } from "./Confirm.tsx";
 
 const CHOICES: readonly { readonly notify: Notify; readonly text: string }[] = [
-  { notify: "all", text: "All messages" },
-  { notify: "mentions", text: "Only mentions of me" },
-  { notify: "nothing", text: "Nothing; it does not count as unread" },
+  { notify: "all", text: m("All messages") },
+  { notify: "mentions", text: m("Only mentions of me") },
+  { notify: "nothing", text: m("Nothing; it does not count as unread") },
 ];
 
 const HOUR = 3600;
 const PAUSES: readonly { readonly text: string; readonly seconds: number }[] = [
-  { text: "Pause for 1 hour", seconds: HOUR },
-  { text: "Pause for 8 hours", seconds: 8 * HOUR },
-  { text: "Pause for 1 week", seconds: 7 * 24 * HOUR },
+  { text: m("Pause for 1 hour"), seconds: HOUR },
+  { text: m("Pause for 8 hours"), seconds: 8 * HOUR },
+  { text: m("Pause for 1 week"), seconds: 7 * 24 * HOUR },
 ];
 
 /** What a room notifies of, on every device of the user. */
@@ -38,9 +39,9 @@ export function RoomNotifications({ room, name, onClose }: { room: Room; name: s
     </label>
   );
   return (
-    <Confirm title={`Notifications of ${name}`} does="Save" work={save} onClose={onClose}>
+    <Confirm title={t("Notifications of {name}", { name })} does={t("Save")} work={save} onClose={onClose}>
       <fieldset className="choices">
-        <legend>Notify me of</legend>
+        <legend>{t("Notify me of")}</legend>
         {CHOICES.map((choice) => (
           <label key={choice.notify} className="check">
             <input
@@ -49,15 +50,15 @@ export function RoomNotifications({ room, name, onClose }: { room: Room; name: s
               checked={notify === choice.notify}
               onChange={() => setNotify(choice.notify)}
             />
-            {choice.text}
+            {t(choice.text)}
           </label>
         ))}
       </fieldset>
       <fieldset className="choices">
-        <legend>For a while</legend>
-        {pause("Not paused", null)}
-        {paused !== null && pause(`Paused until ${momentOf(paused)}`, undefined)}
-        {PAUSES.map(({ text, seconds }) => pause(text, seconds))}
+        <legend>{t("For a while")}</legend>
+        {pause(t("Not paused"), null)}
+        {paused !== null && pause(t("Paused until {time}", { time: momentOf(paused) }), undefined)}
+        {PAUSES.map(({ text, seconds }) => pause(t(text), seconds))}
       </fieldset>
     </Confirm>
   );

@@ -1,5 +1,6 @@
 import { type KeyboardEvent, memo, useEffect, useId } from "react";
 import { useClient, useView } from "../context.ts";
+import { t } from "../i18n.ts";
 import { hrefTo } from "../location.ts";
 import type { RoomState } from "../store.ts";
 import { nameOf, whenOf } from "../text.ts";
@@ -62,16 +63,16 @@ export const RoomRow = memo(function RoomRow({
       </span>
       <span id={`${id}-state`} className="state">
         <span className="hidden">{wordsFor(held, online)}</span>
-        {drafted && !current && <span className="draft">Draft</span>}
+        {drafted && !current && <span className="draft">{t("Draft")}</span>}
         {mentioned && (
           <span className="badge strong">
-            @<span className="hidden"> you are mentioned, </span>
+            @<span className="hidden"> {t("you are mentioned,")} </span>
           </span>
         )}
         {unread && (
           <span className={`badge ${mentioned || room.kind !== "topic" ? "strong" : ""}`}>
             {room.unread > 99 ? "99+" : room.unread}
-            <span className="hidden"> unread.</span>
+            <span className="hidden"> {t("unread.")}</span>
           </span>
         )}
       </span>
@@ -91,7 +92,7 @@ function Names({ room_id }: { room_id: string }) {
 }
 
 function wordsFor({ room }: RoomState, online: boolean): string {
-  if (room.kind === "topic") return room.is_private ? "Private topic. " : "Topic. ";
-  if (room.kind === "group") return `Group of ${room.members}. `;
-  return online ? "Online. " : "";
+  if (room.kind === "topic") return room.is_private ? `${t("Private topic")}. ` : `${t("Topic")}. `;
+  if (room.kind === "group") return `${t("Group of {members}", { members: room.members })}. `;
+  return online ? `${t("Online")}. ` : "";
 }

@@ -4,6 +4,7 @@ import { type KeyboardEvent, useEffect, useId, useRef, useState } from "react";
 import type { Client } from "../client.ts";
 import { useClient, useView } from "../context.ts";
 import type { Message, SearchResults, Snippet } from "../contract.gen.ts";
+import { n, t, tx } from "../i18n.ts";
 import { open } from "../location.ts";
 import { momentOf, nameOf, plainSnippet, reasonOf, whenOf } from "../text.ts";
 import { Form } from "./form.tsx";
@@ -62,7 +63,7 @@ export function SearchPanel({
     event.preventDefault();
   };
   return (
-    <Panel title="Search" onClose={onClose}>
+    <Panel title={t("Search")} onClose={onClose}>
       {/* biome-ignore lint/a11y/noStaticElementInteractions: the arrows go between what is in it, which Tab reaches, too */}
       <div className="content search" onKeyDown={step}>
         <Form role="search" onSubmit={search.now}>
@@ -70,9 +71,9 @@ export function SearchPanel({
             ref={field}
             className="input"
             type="search"
-            aria-label="Search"
+            aria-label={t("Search")}
             aria-describedby={`${id}-help`}
-            placeholder={here ? "Search in this room" : "Search in all your rooms"}
+            placeholder={here ? t("Search in this room") : t("Search in all your rooms")}
             maxLength={LONGEST}
             autoComplete="off"
             enterKeyHint="search"
@@ -84,19 +85,31 @@ export function SearchPanel({
           />
           {room_id !== null && (
             <fieldset className="segments">
-              <legend className="hidden">Where</legend>
+              <legend className="hidden">{t("Where")}</legend>
               {[true, false].map((choice) => (
                 <label key={String(choice)}>
                   <input type="radio" name={id} checked={here === choice} onChange={() => setHere(choice)} />
-                  <span>{choice ? "This room" : "All rooms"}</span>
+                  <span>{choice ? t("This room") : t("All rooms")}</span>
                 </label>
               ))}
             </fieldset>
           )}
           <p id={`${id}-help`} className="muted small">
-            Finds all the <b>words</b>, <b>"a phrase"</b>, or <b>begin*</b>. Narrow it with <b>from:ana</b>,{" "}
-            <b>in:plaza</b>, <b>in:@ana</b>, <b>has:link</b>, <b>has:code</b>, <b>after:2026-01-31</b> or{" "}
-            <b>before:2026-02-14</b>
+            {tx(
+              "Finds all the {words}, {phrase}, or {begin}. Narrow it with {from}, {in}, {direct}, {link}, {code}, {after} or {before}",
+              {
+                words: <b>{t("words")}</b>,
+                phrase: <b>"{t("a phrase")}"</b>,
+                begin: <b>{t("begin")}*</b>,
+                from: <b>from:ana</b>,
+                in: <b>in:plaza</b>,
+                direct: <b>in:@ana</b>,
+                link: <b>has:link</b>,
+                code: <b>has:code</b>,
+                after: <b>after:2026-01-31</b>,
+                before: <b>before:2026-02-14</b>,
+              },
+            )}
           </p>
         </Form>
         <p role="status" className="muted small">
@@ -107,7 +120,7 @@ export function SearchPanel({
             {search.error}
           </p>
         )}
-        <ol ref={results} aria-label="Results" className={search.stale ? "stale" : ""}>
+        <ol ref={results} aria-label={t("Results")} className={search.stale ? "stale" : ""}>
           {search.hits.map(({ message, snippet }) => (
             <Hit
               key={message.id}
@@ -120,7 +133,7 @@ export function SearchPanel({
         </ol>
         {search.more !== null && (
           <button type="button" className="button" onClick={search.more}>
-            Show more
+            {t("Show more")}
           </button>
         )}
       </div>
@@ -152,7 +165,7 @@ function Hit({
             <b>{message.sender}</b>
             {withRoom && name !== null && (
               <span className="muted small ellipsis">
-                {held?.room.kind === "direct" ? "with" : "in"} {name}
+                {held?.room.kind === "direct" ? t("with {name}", { name }) : t("in {name}", { name })}
               </span>
             )}
             <time className="muted small" dateTime={message.created_at} data-tip={momentOf(message.created_at)}>
@@ -241,13 +254,14 @@ async function found(
       ...(before === null ? {} : { before }),
     });
   } catch (error) {
-    if (error instanceof TidingsError && /contains no word/.test(error.message)) return "Enter a word to search for.";
+    if (error instanceof TidingsError && /contains no word/.test(error.message))
+      return t("Enter a word to search for.");
     return reasonOf(error);
   }
 }
 
 function counted(count: number, more: boolean): string {
-  if (count === 0) return "No results";
-  if (more) return `The newest ${count} results`;
-  return count === 1 ? "1 result" : `${count} results`;
+  if (count === 0) return t("No results");
+  if (more) return n("The newest {count} result", "The newest {count} results", count);
+  return n("{count} result", "{count} results", count);
 }

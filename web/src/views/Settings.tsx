@@ -1,27 +1,29 @@
 import { Tab, TabList, TabPanel, TabProvider } from "@ariakit/react";
 import { useState } from "react";
 import { useClient } from "../context.ts";
+import { chooseLanguage, chosenLanguage, LANGUAGES, type Language, m, t } from "../i18n.ts";
 import { chooseTheme, loadTheme, type Theme } from "../theme.ts";
 import { useWork } from "./form.tsx";
 import { askPermission, permission } from "./notifications.ts";
 import { Blocked, ChangePassword, Deactivate, DeleteAccount, Devices, InviteNewcomers } from "./SettingsAccount.tsx";
 import { Dialog } from "./ui.tsx";
 
-const TABS = ["Appearance", "Devices", "Security", "Privacy", "Account"] as const;
+const TABS = [m("Appearance"), m("Devices"), m("Security"), m("Privacy"), m("Account")] as const;
 
 export function Settings({ onClose, onSignOut }: { onClose: () => void; onSignOut: () => void }) {
   return (
-    <Dialog title="Settings" onClose={onClose}>
+    <Dialog title={t("Settings")} onClose={onClose}>
       <TabProvider defaultSelectedId="Appearance">
-        <TabList className="tabs" aria-label="Settings">
+        <TabList className="tabs" aria-label={t("Settings")}>
           {TABS.map((tab) => (
             <Tab key={tab} id={tab} className="tab">
-              {tab}
+              {t(tab)}
             </Tab>
           ))}
         </TabList>
         <TabPanel tabId="Appearance" className="settings" unmountOnHide>
           <ThemeChoice />
+          <LanguageChoice />
           <Notifications />
         </TabPanel>
         <TabPanel tabId="Devices" className="settings" unmountOnHide>
@@ -45,9 +47,9 @@ export function Settings({ onClose, onSignOut }: { onClose: () => void; onSignOu
 }
 
 const THEMES: readonly { value: Theme; label: string }[] = [
-  { value: "system", label: "Use system setting" },
-  { value: "light", label: "Light" },
-  { value: "dark", label: "Dark" },
+  { value: "system", label: m("Use system setting") },
+  { value: "light", label: m("Light") },
+  { value: "dark", label: m("Dark") },
 ];
 
 function ThemeChoice() {
@@ -58,11 +60,27 @@ function ThemeChoice() {
   };
   return (
     <fieldset>
-      <legend>Colours</legend>
+      <legend>{t("Colours")}</legend>
       {THEMES.map(({ value, label }) => (
         <label key={value} className="check">
           <input type="radio" name="theme" checked={theme === value} onChange={() => choose(value)} />
-          {label}
+          {t(label)}
+        </label>
+      ))}
+    </fieldset>
+  );
+}
+
+function LanguageChoice() {
+  const chosen = chosenLanguage();
+  const choices = [null, ...(Object.keys(LANGUAGES) as Language[])];
+  return (
+    <fieldset>
+      <legend>{t("Language")}</legend>
+      {choices.map((choice) => (
+        <label key={choice} className="check" lang={choice ?? undefined}>
+          <input type="radio" name="language" checked={chosen === choice} onChange={() => chooseLanguage(choice)} />
+          {choice === null ? t("Use the browser's language") : LANGUAGES[choice]}
         </label>
       ))}
     </fieldset>
@@ -70,21 +88,21 @@ function ThemeChoice() {
 }
 
 const NOTIFICATIONS: Record<ReturnType<typeof permission>, string> = {
-  default: "Notify me of mentions and direct messages when this tab is in the background.",
-  granted: "On. To turn them off, remove the permission in your browser's settings for this page.",
-  denied: "Your browser blocks them. To turn them on, allow them in its settings for this page.",
-  unsupported: "Not available: they need a browser that supports them, and a secure address (https).",
+  default: m("Notify me of mentions and direct messages when this tab is in the background."),
+  granted: m("On. To turn them off, remove the permission in your browser's settings for this page."),
+  denied: m("Your browser blocks them. To turn them on, allow them in its settings for this page."),
+  unsupported: m("Not available: they need a browser that supports them, and a secure address (https)."),
 };
 
 function Notifications() {
   const [allowed, setAllowed] = useState(permission);
   return (
     <section>
-      <h3>Notifications</h3>
-      <p className="muted">{NOTIFICATIONS[allowed]}</p>
+      <h3>{t("Notifications")}</h3>
+      <p className="muted">{t(NOTIFICATIONS[allowed])}</p>
       {allowed === "default" && (
         <button type="button" className="button" onClick={() => void askPermission().then(setAllowed)}>
-          Allow notifications
+          {t("Allow notifications")}
         </button>
       )}
     </section>
@@ -97,15 +115,17 @@ function Export() {
   const save = () => run(async () => offer(await client.export(), `tidings-${client.me}.jsonl`));
   return (
     <section>
-      <h3>Your data</h3>
-      <p className="muted">Everything this server stores about you, in one file with a JSON object per line.</p>
+      <h3>{t("Your data")}</h3>
+      <p className="muted">
+        {t("Everything this server stores about you, in one file with a JSON object per line.")}
+      </p>
       {error !== null && (
         <p className="error" role="alert">
           {error}
         </p>
       )}
       <button type="button" className="button" disabled={busy} onClick={save}>
-        {busy ? "Preparing…" : "Download my data"}
+        {busy ? t("Preparing…") : t("Download my data")}
       </button>
     </section>
   );

@@ -3,6 +3,7 @@ import { Laptop, Smartphone } from "lucide-react";
 import { type ReactNode, useCallback, useEffect, useId, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Session } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { registrationLink } from "../location.ts";
 import { agoOf, momentOf, reasonOf } from "../text.ts";
 import { CopyField } from "./Confirm.tsx";
@@ -50,9 +51,9 @@ export function Devices() {
   const others = answer?.sessions.filter(({ current }) => !current) ?? [];
   return (
     <section>
-      <h3>Where you are signed in</h3>
+      <h3>{t("Where you are signed in")}</h3>
       <Problem text={failed ?? error} />
-      {answer === null && failed === null && <p className="muted">Loading…</p>}
+      {answer === null && failed === null && <p className="muted">{t("Loading…")}</p>}
       <ul className="devices">
         {answer?.sessions.map((session) => {
           const { name, phone } = deviceOf(session.user_agent);
@@ -63,20 +64,24 @@ export function Devices() {
               <span className="grow">
                 <strong data-tip={session.user_agent ?? undefined}>{name}</strong>
                 <span className="muted small" data-tip={momentOf(session.created_at)}>
-                  {session.current ? "This device, signed in " : "Signed in "}
-                  {agoOf(session.created_at)}
-                  {!session.current && `, ${usedOf(session)}`}
+                  {session.current
+                    ? t("This device, signed in {time}", { time: agoOf(session.created_at) })
+                    : t("Signed in {time}, {used}", { time: agoOf(session.created_at), used: usedOf(session) })}
                 </span>
               </span>
               {!session.current && (
                 <button
                   type="button"
                   className="button"
-                  aria-label={`Sign out ${name}, signed in ${agoOf(session.created_at)}, ${usedOf(session)}`}
+                  aria-label={t("Sign out {name}, signed in {time}, {used}", {
+                    name,
+                    time: agoOf(session.created_at),
+                    used: usedOf(session),
+                  })}
                   disabled={busy}
                   onClick={() => end([session])}
                 >
-                  Sign out
+                  {t("Sign out")}
                 </button>
               )}
             </li>
@@ -85,7 +90,7 @@ export function Devices() {
       </ul>
       {others.length > 1 && (
         <button type="button" className="button danger" disabled={busy} onClick={() => end(others)}>
-          Sign out all other devices
+          {t("Sign out all other devices")}
         </button>
       )}
     </section>
@@ -94,10 +99,10 @@ export function Devices() {
 
 /** When a session was last used. The server knows that to within an hour, unless it is in use. */
 function usedOf({ online, last_used_at }: Session): string {
-  if (online) return "in use now";
+  if (online) return t("in use now");
   return Date.now() - Date.parse(last_used_at) < 3_600_000
-    ? "used within the last hour"
-    : `last used ${agoOf(last_used_at)}`;
+    ? t("used within the last hour")
+    : t("last used {time}", { time: agoOf(last_used_at) });
 }
 
 const SYSTEMS: readonly [RegExp, string][] = [
@@ -118,12 +123,12 @@ const BROWSERS: readonly [RegExp, string][] = [
 
 /** "Firefox on Linux"; for other clients, the first word of the user agent. */
 function deviceOf(user_agent: string | null): { name: string; phone: boolean } {
-  if (user_agent === null || user_agent === "") return { name: "Unknown device", phone: false };
+  if (user_agent === null || user_agent === "") return { name: t("Unknown device"), phone: false };
   const named = (table: readonly [RegExp, string][]) => table.find(([pattern]) => pattern.test(user_agent))?.[1];
   const [browser, system] = [named(BROWSERS), named(SYSTEMS)];
   const phone = system === "Android" || system === "iOS";
   if (browser === undefined) return { name: user_agent.slice(0, 60), phone };
-  return { name: system === undefined ? browser : `${browser} on ${system}`, phone };
+  return { name: system === undefined ? browser : t("{browser} on {system}", { browser, system }), phone };
 }
 
 export function ChangePassword() {
@@ -143,30 +148,30 @@ export function ChangePassword() {
     });
   return (
     <Form onSubmit={change}>
-      <h3>Change password</h3>
-      <p className="muted">Your other devices will be signed out.</p>
+      <h3>{t("Change password")}</h3>
+      <p className="muted">{t("Your other devices will be signed out.")}</p>
       <input className="hidden" autoComplete="username" value={client.me} readOnly tabIndex={-1} aria-hidden="true" />
       <Field
-        label="Current password"
+        label={t("Current password")}
         type="password"
         autoComplete="current-password"
-        error={isWrong ? "This is not your current password." : null}
+        error={isWrong ? t("This is not your current password.") : null}
         value={present}
         onChange={(event) => setPresent(event.target.value)}
       />
       <Field
-        label="New password"
+        label={t("New password")}
         type="password"
         autoComplete="new-password"
-        hint="At least 8 characters"
+        hint={t("At least 8 characters")}
         error={isWrong ? null : error}
         value={wanted}
         onChange={(event) => setWanted(event.target.value)}
       />
-      <p role="status">{done ? "Your password was changed, and your other devices were signed out." : ""}</p>
+      <p role="status">{done ? t("Your password was changed, and your other devices were signed out.") : ""}</p>
       <footer>
         <button type="submit" className="button primary" disabled={busy || present === "" || wanted === ""}>
-          Change password
+          {t("Change password")}
         </button>
       </footer>
     </Form>
@@ -188,12 +193,12 @@ export function Blocked() {
     });
   return (
     <section>
-      <h3>Blocked people</h3>
+      <h3>{t("Blocked people")}</h3>
       <p className="muted">
-        They cannot send you direct messages or invite you, and do not see whether you are online.
+        {t("They cannot send you direct messages or invite you, and do not see whether you are online.")}
       </p>
       <Problem text={failed} />
-      {blocked?.size === 0 && <p>You have not blocked anyone.</p>}
+      {blocked?.size === 0 && <p>{t("You have not blocked anyone.")}</p>}
       <ul className="devices">
         {[...(blocked ?? [])].map((username) => (
           <li key={username}>
@@ -202,25 +207,25 @@ export function Blocked() {
             <button
               type="button"
               className="button"
-              aria-label={`Unblock ${username}`}
+              aria-label={t("Unblock {username}", { username })}
               disabled={busy}
               onClick={() => unblock(username)}
             >
-              Unblock
+              {t("Unblock")}
             </button>
           </li>
         ))}
       </ul>
       <Form className="with-button" onSubmit={block}>
         <Field
-          label="Block a person"
+          label={t("Block a person")}
           verbatim
           error={error}
           value={name}
           onChange={(event) => setName(event.target.value)}
         />
         <button type="submit" className="button" disabled={busy || name.trim() === ""}>
-          Block
+          {t("Block")}
         </button>
       </Form>
     </section>
@@ -241,15 +246,15 @@ export function InviteNewcomers() {
   const make = () => run(async () => setLink(registrationLink(await client.newRegistrationLink())));
   return (
     <section>
-      <h3>Invite someone to this server</h3>
-      <p className="muted">With the link, one person can create an account within 7 days.</p>
+      <h3>{t("Invite someone to this server")}</h3>
+      <p className="muted">{t("With the link, one person can create an account within 7 days.")}</p>
       <Problem text={error} />
       {link === null ? (
         <button type="button" className="button" disabled={busy} onClick={() => void make()}>
-          Create a link
+          {t("Create a link")}
         </button>
       ) : (
-        <CopyField label="Link" value={link} />
+        <CopyField label={t("Link")} value={link} />
       )}
     </section>
   );
@@ -259,8 +264,14 @@ export function Deactivate({ onSignOut }: { onSignOut: () => void }) {
   const client = useClient();
   const work = (password: string) => client.ask("deactivate", { password });
   return (
-    <End title="Deactivate account" opens="Deactivate…" does="Deactivate my account" work={work} onDone={onSignOut}>
-      No one, including you, can sign in until an administrator enables the account again. Your messages stay.
+    <End
+      title={t("Deactivate account")}
+      opens={t("Deactivate…")}
+      does={t("Deactivate my account")}
+      work={work}
+      onDone={onSignOut}
+    >
+      {t("No one, including you, can sign in until an administrator enables the account again. Your messages stay.")}
     </End>
   );
 }
@@ -272,25 +283,25 @@ export function DeleteAccount({ onSignOut }: { onSignOut: () => void }) {
   const work = (password: string) => client.ask("delete_account", { password, messages });
   const choices = (
     <fieldset>
-      <legend>What you wrote</legend>
+      <legend>{t("What you wrote")}</legend>
       {(["keep", "delete"] as const).map((choice) => (
         <label key={choice} className="check">
           <input type="radio" name={id} checked={messages === choice} onChange={() => setMessages(choice)} />
-          {choice === "keep" ? "Stays, under the name of a deleted user" : "Is deleted, too"}
+          {choice === "keep" ? t("Stays, under the name of a deleted user") : t("Is deleted, too")}
         </label>
       ))}
     </fieldset>
   );
   return (
     <End
-      title="Delete account"
-      opens="Delete…"
-      does="Delete my account for ever"
+      title={t("Delete account")}
+      opens={t("Delete…")}
+      does={t("Delete my account for ever")}
       asks={choices}
       work={work}
       onDone={onSignOut}
     >
-      Your account and everything personal are deleted for ever. Nobody can bring them back.
+      {t("Your account and everything personal are deleted for ever. Nobody can bring them back.")}
     </End>
   );
 }
@@ -334,7 +345,7 @@ function End({
         <>
           {asks}
           <Field
-            label="Your password"
+            label={t("Your password")}
             type="password"
             autoComplete="current-password"
             autoFocus
@@ -344,7 +355,7 @@ function End({
           />
           <footer>
             <button type="button" className="button" onClick={() => setAsked(false)}>
-              Cancel
+              {t("Cancel")}
             </button>
             <button type="submit" className="button danger" disabled={busy || password === ""}>
               {does}

@@ -14,6 +14,7 @@ import {
 import { useEffect } from "react";
 import type { View } from "../client.ts";
 import { useClient, useView } from "../context.ts";
+import { n, t } from "../i18n.ts";
 import { open, useRoute } from "../location.ts";
 import { lazyDialog } from "./lazy.tsx";
 import type { Opened } from "./opened.ts";
@@ -58,15 +59,15 @@ export function Sidebar({
     if (invitation !== null) open(null, null, { replace: true });
   };
   return (
-    <nav className="sidebar" aria-label="Rooms">
+    <nav className="sidebar" aria-label={t("Rooms")}>
       <header>
         <img src="icon.svg" alt="" />
         <h1 className="brand grow">Tidings</h1>
-        <IconButton label="Search" keys="Ctrl Shift F" onClick={onSearch}>
+        <IconButton label={t("Search")} keys="Ctrl Shift F" onClick={onSearch}>
           <Search size={18} />
         </IconButton>
         {!newcomer && (
-          <IconButton label="Find topics" onClick={() => onOpen("find")}>
+          <IconButton label={t("Find topics")} onClick={() => onOpen("find")}>
             <Compass size={18} />
           </IconButton>
         )}
@@ -75,7 +76,7 @@ export function Sidebar({
         alone || room_id !== null ? (
           <Welcome onOpen={onOpen} />
         ) : (
-          <p className="grow none-yet muted">Your topics and conversations will appear here.</p>
+          <p className="grow none-yet muted">{t("Your topics and conversations will appear here.")}</p>
         )
       ) : (
         <RoomList room_id={room_id} onNew={(section) => onOpen(section === "topics" ? "topic" : "conversation")} />
@@ -96,12 +97,12 @@ export function Sidebar({
       {opened === "settings" && <SettingsDialog onClose={close} onSignOut={onSignOut} />}
       {opened === "read all" && (
         <Confirm
-          title="Mark all rooms as read?"
-          does="Mark as read"
+          title={t("Mark all rooms as read?")}
+          does={t("Mark as read")}
           work={async () => client.readAll()}
           onClose={close}
         >
-          <p>You will not see any more which messages are new to you. This cannot be undone.</p>
+          <p>{t("You will not see any more which messages are new to you. This cannot be undone.")}</p>
         </Confirm>
       )}
       {opened === "sign out" && <SignOut waiting={waiting} onClose={close} onSignOut={onSignOut} />}
@@ -147,27 +148,27 @@ function Account({
             </span>
           )}
         </span>
-        <span className="muted small">{connected ? "Online" : "Not connected"}</span>
+        <span className="muted small">{connected ? t("Online") : t("Not connected")}</span>
       </span>
-      <Menu label="Account" icon={<ChevronsUpDown size={16} />}>
+      <Menu label={t("Account")} icon={<ChevronsUpDown size={16} />}>
         <Item onClick={onProfile}>
-          <UserRound size={18} /> Profile and status
+          <UserRound size={18} /> {t("Profile and status")}
         </Item>
         <Item onClick={onSettings}>
-          <Settings size={18} /> Settings
+          <Settings size={18} /> {t("Settings")}
         </Item>
         <Item onClick={onLink}>
-          <Link2 size={18} /> Join by invitation link
+          <Link2 size={18} /> {t("Join by invitation link")}
         </Item>
         <Item onClick={onReadAll}>
-          <CheckCheck size={18} /> Mark all rooms as read
+          <CheckCheck size={18} /> {t("Mark all rooms as read")}
         </Item>
         <Item onClick={onHelp}>
-          <Keyboard size={18} /> Keyboard shortcuts
+          <Keyboard size={18} /> {t("Keyboard shortcuts")}
         </Item>
         <hr className="menu-separator" />
         <Item onClick={onSignOut}>
-          <LogOut size={18} /> Sign out
+          <LogOut size={18} /> {t("Sign out")}
         </Item>
       </Menu>
     </footer>
@@ -187,17 +188,20 @@ function SignOut({ waiting, onClose, onSignOut }: { waiting: number; onClose: ()
   }, [sent]);
   if (sent) return null;
   return (
-    <Dialog title="Unsent messages" onClose={onClose}>
+    <Dialog title={t("Unsent messages")} onClose={onClose}>
       <p>
-        {waiting === 1 ? "One message has" : `${waiting} messages have`} not been sent yet. If you sign out now,{" "}
-        {waiting === 1 ? "it will" : "they will"} be lost.
+        {n(
+          "One message has not been sent yet. If you sign out now, it will be lost.",
+          "{count} messages have not been sent yet. If you sign out now, they will be lost.",
+          waiting,
+        )}
       </p>
       <footer>
         <button type="button" className="button" onClick={onClose}>
-          Stay signed in
+          {t("Stay signed in")}
         </button>
         <button type="button" className="button danger" onClick={onSignOut}>
-          Sign out anyway
+          {t("Sign out anyway")}
         </button>
       </footer>
     </Dialog>

@@ -1,6 +1,7 @@
 import { Hash, Lock, Users } from "lucide-react";
 import { useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { profileOf } from "../store.ts";
 import { hueOf, isAhead } from "../text.ts";
 import { Avatar } from "./ui.tsx";
@@ -33,14 +34,14 @@ function Other({ room: { room_id }, name, online }: { room: Room; name: string; 
 }
 
 export function kindOf({ kind, is_private }: Room): string {
-  return { direct: "Conversation", group: "Group", topic: is_private ? "Private topic" : "Topic" }[kind];
+  return { direct: t("Conversation"), group: t("Group"), topic: is_private ? t("Private topic") : t("Topic") }[kind];
 }
 
 /** Who sees a room. */
 export function aboutOf({ kind, is_private }: Room): string {
-  if (kind === "direct") return "This is the start of your conversation.";
-  if (kind === "group") return "Only the members of this group see it.";
+  if (kind === "direct") return t("This is the start of your conversation.");
+  if (kind === "group") return t("Only the members of this group see it.");
   return is_private
-    ? "A private topic: only who is invited can join."
-    : "A public topic: everyone on this server can find it and join.";
+    ? t("A private topic: only who is invited can join.")
+    : t("A public topic: everyone on this server can find it and join.");
 }

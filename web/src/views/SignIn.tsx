@@ -1,4 +1,5 @@
 import { useEffect, useId, useState } from "react";
+import { t, tx } from "../i18n.ts";
 import { dropRegistrationCode, registrationCode, useRoute } from "../location.ts";
 import { createAccount, registration, type Session, signIn } from "../session.ts";
 import { Field, Form, useWork } from "./form.tsx";
@@ -53,7 +54,10 @@ export function SignIn({
     });
   };
   const at = refused === "conflict" ? "username" : field;
-  const problem = (name: string) => (at === name ? error : missing === name ? `Enter a ${name}.` : null);
+  const problem = (name: "username" | "password") => {
+    if (at === name || missing !== name) return at === name ? error : null;
+    return name === "username" ? t("Enter a username.") : t("Enter a password.");
+  };
   return (
     <main className="sign-in">
       <Form className="sign-in-form" onSubmit={() => enter(creating)}>
@@ -66,22 +70,28 @@ export function SignIn({
         </div>
         {notice === null && code !== null && (
           <p className="banner" role="status">
-            <span>You have been invited to create an account here.</span>
+            <span>{t("You have been invited to create an account here.")}</span>
           </p>
         )}
         {notice === null && invitation !== null && (
           <p className="banner" role="status">
             <span>
-              You have been invited to {invitation.name === "" ? "a room" : <b dir="auto">{invitation.name}</b>}. Sign
-              in or create an account to join it.
+              {invitation.name === ""
+                ? t("You have been invited to a room. Sign in or create an account to join it.")
+                : tx("You have been invited to {room}. Sign in or create an account to join it.", {
+                    room: <b dir="auto">{invitation.name}</b>,
+                  })}
             </span>
           </p>
         )}
         {notice === null && topic !== null && (
           <p className="banner" role="status">
             <span>
-              This link leads to {topic === "" ? "a topic" : <b dir="auto">#{topic}</b>}. Sign in or create an account
-              to open it.
+              {topic === ""
+                ? t("This link leads to a topic. Sign in or create an account to open it.")
+                : tx("This link leads to {topic}. Sign in or create an account to open it.", {
+                    topic: <b dir="auto">#{topic}</b>,
+                  })}
             </span>
           </p>
         )}
@@ -91,16 +101,16 @@ export function SignIn({
           </p>
         )}
         <fieldset className="segments">
-          <legend className="hidden">New here?</legend>
+          <legend className="hidden">{t("New here?")}</legend>
           {[false, true].map((create) => (
             <label key={String(create)}>
               <input type="radio" name={id} checked={creating === create} onChange={() => choose(create)} />
-              <span>{create ? "Create account" : "Sign in"}</span>
+              <span>{create ? t("Create account") : t("Sign in")}</span>
             </label>
           ))}
         </fieldset>
         <Field
-          label="Username"
+          label={t("Username")}
           name="username"
           verbatim
           autoComplete="username"
@@ -111,25 +121,25 @@ export function SignIn({
           onChange={(event) => setUsername(event.target.value)}
         />
         <Field
-          label="Password"
+          label={t("Password")}
           name="password"
           type={shown ? "text" : "password"}
           autoComplete={creating ? "new-password" : "current-password"}
           required
           autoFocus={begins === "password"}
-          hint={creating && "At least 8 characters"}
+          hint={creating && t("At least 8 characters")}
           error={problem("password")}
           value={password}
           onChange={(event) => setPassword(event.target.value)}
         />
         <label className="check">
           <input type="checkbox" checked={shown} onChange={(event) => setShown(event.target.checked)} />
-          Show password
+          {t("Show password")}
         </label>
         {error !== null && at !== "username" && at !== "password" && (
           <p className="error" role="alert">
             {error}{" "}
-            {refused === "unauthenticated" && refusal === null && "If you are new here, choose “Create account”."}
+            {refused === "unauthenticated" && refusal === null && t("If you are new here, choose “Create account”.")}
           </p>
         )}
         {creating && refusal !== null && (
@@ -138,7 +148,7 @@ export function SignIn({
           </p>
         )}
         <button type="submit" className="button primary" disabled={busy}>
-          {creating ? "Create account" : "Sign in"}
+          {creating ? t("Create account") : t("Sign in")}
         </button>
       </Form>
     </main>
@@ -152,6 +162,6 @@ function useRefusal(code: string | null): string | null {
     // Without an answer, the server refuses the registration itself.
     registration().then(setMode, () => undefined);
   }, []);
-  if (mode === "closed") return "New accounts are made by the administrators of this server only.";
-  return mode === "invite" && code === null ? "To create an account, open the link of an administrator." : null;
+  if (mode === "closed") return t("New accounts are made by the administrators of this server only.");
+  return mode === "invite" && code === null ? t("To create an account, open the link of an administrator.") : null;
 }

@@ -2,6 +2,7 @@ import { useEffect, useState } from "react";
 import { useStore } from "zustand";
 import { Client } from "../client.ts";
 import { ClientContext } from "../context.ts";
+import { m, t } from "../i18n.ts";
 import type { Session } from "../session.ts";
 import { Chat } from "./Chat.tsx";
 import { SignIn } from "./SignIn.tsx";
@@ -17,7 +18,9 @@ export function SignedIn({
 }) {
   const client = useClientOf(session);
   if (client === "failed")
-    return <p className="nothing">This browser does not allow the page to store data. Is this a private window?</p>;
+    return (
+      <p className="nothing">{t("This browser does not allow the page to store data. Is this a private window?")}</p>
+    );
   if (client === null) return null;
   return <WithClient key={session.token} client={client} {...does} />;
 }
@@ -33,7 +36,7 @@ function WithClient({
 }) {
   const status = useStore(client.view, (view) => view.status);
   const notice = status.is === "closed" && status.error !== null ? SIGN_IN_AGAIN[status.error.code] : undefined;
-  if (notice !== undefined) return <SignIn username={client.me} notice={notice} onSession={onSession} />;
+  if (notice !== undefined) return <SignIn username={client.me} notice={t(notice)} onSession={onSession} />;
   const signOut = () => client.signOut().finally(onSignedOut);
   return (
     <ClientContext value={client}>
@@ -43,9 +46,9 @@ function WithClient({
 }
 
 const SIGN_IN_AGAIN: Record<string, string> = {
-  token_expired: "Your session has expired. Please sign in again: nothing is lost.",
-  token_revoked: "This session was signed out. Please sign in again.",
-  unauthenticated: "The server does not know this session. Please sign in again.",
+  token_expired: m("Your session has expired. Please sign in again: nothing is lost."),
+  token_revoked: m("This session was signed out. Please sign in again."),
+  unauthenticated: m("The server does not know this session. Please sign in again."),
 };
 
 /** The client of a session, closed when the session ends. */

@@ -1,6 +1,7 @@
 /** What the timeline shows of a message that streams, besides its text. */
 import { useEffect, useRef, useState } from "react";
 import type { Message } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { contentOf, plainOf } from "../text.ts";
 import type { Tools } from "./tools.ts";
 
@@ -17,10 +18,11 @@ export function Streaming({ message, tools }: { message: Message; tools: Tools }
   return (
     <div className="streaming">
       <span className="dots" aria-hidden="true" />
-      <span>{asked ? "Stopping…" : "Writing…"}</span>
+      <span>{asked ? t("Stopping…") : t("Writing…")}</span>
       {/* Not `disabled`, which would lose the focus. */}
       <button type="button" className="button" aria-disabled={asked} onClick={() => !asked && void stop()}>
-        Stop<span className="hidden"> {message.sender}</span>
+        {t("Stop")}
+        <span className="hidden"> {message.sender}</span>
       </button>
     </div>
   );
@@ -28,8 +30,8 @@ export function Streaming({ message, tools }: { message: Message; tools: Tools }
 
 export function Interrupted() {
   return (
-    <div className="streaming" title="Its author stopped without finishing it">
-      interrupted
+    <div className="streaming" title={t("Its author stopped without finishing it")}>
+      {t("interrupted")}
     </div>
   );
 }
@@ -49,7 +51,7 @@ export function Finished({ messages, seen }: { messages: readonly Message[]; see
       {ended !== null && (
         <p key={ended.id}>
           {ended.sender}: {plainOf(contentOf(ended), ended.content.length)}
-          {ended.state === "interrupted" && " (interrupted)"}
+          {ended.state === "interrupted" && ` (${t("interrupted")})`}
         </p>
       )}
     </div>

@@ -1,6 +1,7 @@
 import { useEffect, useLayoutEffect, useMemo, useReducer, useRef } from "react";
 import { Virtualizer, type VirtualizerHandle } from "virtua";
 import { useClient, useRoom, useView } from "../context.ts";
+import { t } from "../i18n.ts";
 import type { RoomState } from "../store.ts";
 import { segmentAt, tailOf } from "../timeline.ts";
 import { MessageRow } from "./MessageRow.tsx";
@@ -107,7 +108,7 @@ function Log(props: TimelineProps & { held: RoomState }) {
         ref={scroller}
         className="scroller"
         role="log"
-        aria-label="Timeline"
+        aria-label={t("Timeline")}
         // A screen reader announces messages that arrive at the end, not those that scrolling loads.
         aria-live={looksAtEnd ? "polite" : "off"}
         aria-relevant="additions"

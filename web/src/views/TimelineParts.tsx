@@ -1,5 +1,6 @@
 /** The parts of the timeline that are not messages: the room's beginning, the lines between messages, the buttons. */
 import { ArrowDown, ArrowUp, Link, UserPlus } from "lucide-react";
+import { m, n, t, tx } from "../i18n.ts";
 import type { RoomState } from "../store.ts";
 import { dayOf, nameOf } from "../text.ts";
 import { writeInBox } from "./box.ts";
@@ -29,17 +30,17 @@ export function Beginning({
       <div className="row">
         {mayInvite(room) && (
           <button type="button" className="button" onClick={onInvite}>
-            <UserPlus size={17} aria-hidden="true" /> Invite people
+            <UserPlus size={17} aria-hidden="true" /> {t("Invite people")}
           </button>
         )}
         {room.kind === "topic" && !room.is_private && (
           <button type="button" className="button" onClick={onCopyLink}>
-            <Link size={17} aria-hidden="true" /> Copy link
+            <Link size={17} aria-hidden="true" /> {t("Copy link")}
           </button>
         )}
         {room.last_message === null && (
-          <button type="button" className="button" onClick={() => writeInBox("Hello 👋")}>
-            Say hello 👋
+          <button type="button" className="button" onClick={() => writeInBox(t("Hello 👋"))}>
+            {t("Say hello 👋")}
           </button>
         )}
       </div>
@@ -57,52 +58,38 @@ export function Line({ row }: { row: Exclude<Row, { kind: "message" | "beginning
     );
   return (
     <div className={row.kind === "day" ? "day" : "new-line"}>
-      <span>{row.kind === "day" ? dayOf(row.at) : "New messages"}</span>
+      <span>{row.kind === "day" ? dayOf(row.at) : t("New messages")}</span>
     </div>
   );
 }
 
 const CHANGES = {
-  joined: "joined.",
-  left: "left.",
-  kicked: "was removed.",
-  banned: "was banned.",
+  joined: m("{name} joined."),
+  left: m("{name} left."),
+  kicked: m("{name} was removed."),
+  banned: m("{name} was banned."),
+} as const;
+
+const ROLES = {
+  owner: m("{name} is now the owner."),
+  moderator: m("{name} is now a moderator."),
+  member: m("{name} is now a member."),
 } as const;
 
 function NoteText({ note }: { note: Note }) {
   const name = <bdi>{note.username}</bdi>;
   if (note.change === "title")
-    return (
-      <>
-        {name} renamed the group to <bdi>“{note.title}”</bdi>.
-      </>
-    );
+    return tx("{name} renamed the group to {title}.", { name, title: <bdi>“{note.title}”</bdi> });
   if (note.change === "purpose")
-    return note.title === null ? (
-      <>{name} removed what this room is for.</>
-    ) : (
-      <>
-        {name} said what this room is for: <bdi>“{note.title}”</bdi>.
-      </>
-    );
+    return note.title === null
+      ? tx("{name} removed what this room is for.", { name })
+      : tx("{name} said what this room is for: {purpose}.", { name, purpose: <bdi>“{note.title}”</bdi> });
   if (note.change === "posting")
-    return (
-      <>
-        {name} chose that{" "}
-        {note.title === "moderators" ? "only moderators can write here" : "all members can write here"}.
-      </>
-    );
-  if (note.change === "role")
-    return (
-      <>
-        {name} is now {note.role === "owner" ? "the owner" : `a ${note.role}`}.
-      </>
-    );
-  return (
-    <>
-      {name} {CHANGES[note.change]}
-    </>
-  );
+    return note.title === "moderators"
+      ? tx("{name} chose that only moderators can write here.", { name })
+      : tx("{name} chose that all members can write here.", { name });
+  if (note.change === "role") return tx(ROLES[note.role ?? "member"], { name });
+  return tx(CHANGES[note.change], { name });
 }
 
 export function Loading({
@@ -115,7 +102,7 @@ export function Loading({
   onAgain: () => void;
 }) {
   if (paging === null) return null;
-  if (paging === "loading") return <div className={`paging ${direction}`}>Loading…</div>;
+  if (paging === "loading") return <div className={`paging ${direction}`}>{t("Loading…")}</div>;
   return <Failed direction={direction} why={paging.failed} onAgain={onAgain} />;
 }
 
@@ -124,7 +111,7 @@ export function Failed({ direction, why, onAgain }: { direction: Direction; why:
     <div className={`paging ${direction}`} role="alert">
       {why}{" "}
       <button type="button" className="link" onClick={onAgain}>
-        Try again
+        {t("Try again")}
       </button>
     </div>
   );
@@ -134,7 +121,7 @@ export function Failed({ direction, why, onAgain }: { direction: Direction; why:
 export function ToNew({ count, onPress }: { count: number; onPress: () => void }) {
   return (
     <button type="button" className="button primary pill above" onClick={onPress}>
-      <ArrowUp size={16} aria-hidden="true" /> {count.toLocaleString()} new {count === 1 ? "message" : "messages"}
+      <ArrowUp size={16} aria-hidden="true" /> {n("{count} new message", "{count} new messages", count)}
     </button>
   );
 }
@@ -143,11 +130,11 @@ export function ToNew({ count, onPress }: { count: number; onPress: () => void }
 export function ToNewest({ fresh, onPress }: { fresh: number; onPress: () => void }) {
   return (
     <button type="button" className="button to-newest" onClick={onPress}>
-      <ArrowDown size={16} aria-hidden="true" /> Jump to newest
+      <ArrowDown size={16} aria-hidden="true" /> {t("Jump to newest")}
       {fresh > 0 && (
         <span className="badge strong">
           {fresh}
-          <span className="hidden"> new</span>
+          <span className="hidden"> {t("new")}</span>
         </span>
       )}
     </button>

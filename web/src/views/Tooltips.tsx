@@ -1,5 +1,6 @@
 import { Tooltip, useTooltipStore } from "@ariakit/react";
 import { useEffect, useState } from "react";
+import { keysOf } from "../text.ts";
 
 /** How long (ms) the pointer rests on an element until its tooltip is shown. */
 const AFTER = 300;
@@ -54,7 +55,7 @@ export function Tooltips() {
   return (
     <Tooltip store={store} className="tooltip" gutter={6} unmountOnHide aria-hidden="true">
       {tip?.text}
-      {tip?.keys !== undefined && <kbd>{tip.keys}</kbd>}
+      {tip?.keys !== undefined && <kbd>{keysOf(tip.keys)}</kbd>}
     </Tooltip>
   );
 }

@@ -1,4 +1,5 @@
 import { useView } from "../context.ts";
+import { t } from "../i18n.ts";
 
 const NAMED = 3;
 
@@ -23,8 +24,8 @@ export function Typing({ room_id }: { room_id: string }) {
 }
 
 function sentence(names: readonly string[]): string {
-  if (names.length > NAMED) return "Several people are typing…";
+  if (names.length > NAMED) return t("Several people are typing…");
   const last = names.at(-1) ?? "";
-  if (names.length === 1) return `${last} is typing…`;
-  return `${names.slice(0, -1).join(", ")} and ${last} are typing…`;
+  if (names.length === 1) return t("{name} is typing…", { name: last });
+  return t("{first} and {second} are typing…", { first: names.slice(0, -1).join(", "), second: last });
 }

@@ -1,11 +1,13 @@
 import { type ComponentType, type ReactNode, useEffect, useState } from "react";
+import { m, t } from "../i18n.ts";
 import { Panel } from "./Panel.tsx";
 import { Dialog } from "./ui.tsx";
 
 /** How long (ms) to wait for an idle page. */
 const IDLE_WITHIN = 3000;
-const NOT_LOADED =
-  "This part of the page could not be loaded. Try again when there is a connection, or reload the page.";
+const NOT_LOADED = m(
+  "This part of the page could not be loaded. Try again when there is a connection, or reload the page.",
+);
 
 const loads: (() => Promise<void>)[] = [];
 
@@ -16,7 +18,7 @@ const loads: (() => Promise<void>)[] = [];
 export function lazy<P extends object>(
   load: () => Promise<ComponentType<P>>,
   missing: (props: P) => ReactNode,
-  waiting: ReactNode = null,
+  waiting: () => ReactNode = () => null,
 ): ComponentType<P> {
   let loaded: ComponentType<P> | null = null;
   const have = async () => {
@@ -34,7 +36,7 @@ export function lazy<P extends object>(
       );
     }, [Part]);
     if (Part !== null) return <Part {...props} />;
-    return failed ? missing(props) : waiting;
+    return failed ? missing(props) : waiting();
   };
 }
 
@@ -44,8 +46,8 @@ interface Closable {
 
 export function lazyDialog<P extends Closable>(load: () => Promise<ComponentType<P>>): ComponentType<P> {
   return lazy(load, ({ onClose }) => (
-    <Dialog title="Not loaded" onClose={onClose}>
-      <p>{NOT_LOADED}</p>
+    <Dialog title={t("Not loaded")} onClose={onClose}>
+      <p>{t(NOT_LOADED)}</p>
     </Dialog>
   ));
 }
@@ -55,9 +57,9 @@ export function lazyPanel<P extends Closable>(
   load: () => Promise<ComponentType<P>>,
 ): ComponentType<P> {
   return lazy(load, ({ onClose }) => (
-    <Panel title={title} onClose={onClose}>
+    <Panel title={t(title)} onClose={onClose}>
       <p className="content" role="alert">
-        {NOT_LOADED}
+        {t(NOT_LOADED)}
       </p>
     </Panel>
   ));

@@ -2,6 +2,7 @@
 import { useEffect, useRef } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message, Room } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import { hrefTo, open } from "../location.ts";
 import { isAhead, nameOf } from "../text.ts";
 import { counts } from "./rooms.ts";
@@ -76,7 +77,10 @@ function isWanted(message: Message, me: string, room: Room | undefined): boolean
 }
 
 async function show(message: Message): Promise<void> {
-  const title = message.topic_name === null ? message.sender : `${message.sender} in ${message.topic_name}`;
+  const title =
+    message.topic_name === null
+      ? message.sender
+      : t("{sender} in {room}", { sender: message.sender, room: message.topic_name });
   const href = hrefTo(message.room_id, message.seq);
   const options = {
     body: message.content.slice(0, 200),

@@ -1,5 +1,6 @@
 /** The lines of the sidebar: which rooms, in which order, with which text. */
 import type { Message } from "../contract.gen.ts";
+import { t } from "../i18n.ts";
 import type { Presence, RoomState, State } from "../store.ts";
 import { contentOf, nameOf, plainOf } from "../text.ts";
 import { tailOf } from "../timeline.ts";
@@ -134,16 +135,19 @@ export function isOtherOnline({ room, members }: RoomState, presence: ReadonlyMa
 export function previewOf({ room, typing }: RoomState, me: string): { sender: string | null; text: string } {
   const [first, second] = typing;
   if (first !== undefined) {
-    if (room.kind === "direct") return { sender: null, text: "typing…" };
-    if (second === undefined) return { sender: null, text: `${first} is typing…` };
+    if (room.kind === "direct") return { sender: null, text: t("typing…") };
+    if (second === undefined) return { sender: null, text: t("{name} is typing…", { name: first }) };
     return {
       sender: null,
-      text: typing.size === 2 ? `${first} and ${second} are typing…` : "Several people are typing…",
+      text:
+        typing.size === 2
+          ? t("{first} and {second} are typing…", { first, second })
+          : t("Several people are typing…"),
     };
   }
   const last = room.last_message;
-  if (last === null) return { sender: null, text: "No messages yet" };
-  const text = last.deleted ? "Message deleted" : plainOf(contentOf(last), SEEN);
-  if (last.sender === me) return { sender: "You", text };
+  if (last === null) return { sender: null, text: t("No messages yet") };
+  const text = last.deleted ? t("Message deleted") : plainOf(contentOf(last), SEEN);
+  if (last.sender === me) return { sender: t("You"), text };
   return { sender: room.kind === "direct" ? null : last.sender, text };
 }

@@ -13,6 +13,7 @@ import {
 import { X } from "lucide-react";
 import { type ComponentProps, type KeyboardEvent, type ReactNode, useState } from "react";
 import type { CustomContainerComponentProps } from "virtua";
+import { t } from "../i18n.ts";
 import { hueOf, initialsOf } from "../text.ts";
 
 /** `keys`: the shortcut, which the tooltip tells too. */
@@ -71,7 +72,7 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
     >
       <header>
         <DialogHeading render={(props) => <h2 {...props} />}>{title}</DialogHeading>
-        <DialogDismiss className="icon-button" aria-label="Close">
+        <DialogDismiss className="icon-button" aria-label={t("Close")}>
           <X size={20} />
         </DialogDismiss>
       </header>
@@ -116,7 +117,7 @@ export function MenuContent({ label, id, children }: { label: string; id?: strin
 function landmark(): HTMLElement {
   const element = document.createElement("div");
   element.role = "region";
-  element.ariaLabel = "Menu";
+  element.ariaLabel = t("Menu");
   return element;
 }
 

@@ -1,5 +1,6 @@
 import { useState } from "react";
 import { useClient } from "../context.ts";
+import { t } from "../i18n.ts";
 import { useWork } from "./form.tsx";
 import type { Target } from "./target.ts";
 import type { ComposerText } from "./useText.ts";
@@ -45,7 +46,7 @@ export function useSubmit(
       await client.send(room_id, content, target?.message.id ?? null);
     } catch {
       setDraft(content);
-      setFailed("The message could not be saved on this device. Its storage may be full.");
+      setFailed(t("The message could not be saved on this device. Its storage may be full."));
     }
   };
   return { busy, error: error ?? failed, clearError, submit, cancel };

@@ -1,0 +1,68 @@
+"""The texts of the terminal in the user's language, as gettext has it.
+
+The English text is the key of its translation; the translations are in `locale`. LANGUAGE, LC_ALL, LC_MESSAGES and
+LANG choose, in this order.
+"""
+
+from __future__ import annotations
+
+import gettext
+import io
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from babel import Locale, UnknownLocaleError, negotiate_locale
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+LANGUAGES: Final = ("en", "es")
+_VARIABLES: Final = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
+
+
+def t(text: str, **values: object) -> str:
+    """A text in the user's language. `values` replace its placeholders, such as `{name}`."""
+    translated = _translations().gettext(text)
+    return translated.format_map(values) if values else translated
+
+
+def n(one: str, many: str, count: int, **values: object) -> str:
+    """A text with a number, `{count}`, which decides its form."""
+    return _translations().ngettext(one, many, count).format_map({**values, "count": count})
+
+
+def m(text: str) -> str:
+    """Mark a text that `t` translates later."""
+    return text
+
+
+def chosen(environment: Mapping[str, str] = os.environ) -> Locale:
+    """The locale for texts and dates: the user's country with one of `LANGUAGES`."""
+    preferred = next((environment[name] for name in _VARIABLES if environment.get(name)), "").split(":")
+    for name in preferred:
+        language = name.partition(".")[0].partition("@")[0]
+        if negotiate_locale([language], LANGUAGES, sep="_"):
+            try:
+                return Locale.parse(language)
+            except (UnknownLocaleError, ValueError):
+                return Locale(language.partition("_")[0])
+    return Locale("en")
+
+
+@cache
+def locale() -> Locale:
+    return chosen()
+
+
+@cache
+def _translations() -> gettext.NullTranslations:
+    language = locale().language
+    if language == "en":
+        return gettext.NullTranslations()
+    source = files("tidings_chat").joinpath("locale", f"{language}.po").read_text("utf-8")
+    compiled = io.BytesIO()
+    write_mo(compiled, read_po(io.StringIO(source), locale=language))
+    compiled.seek(0)
+    return gettext.GNUTranslations(compiled)

@@ -1,0 +1,6 @@
+declare module "*.po" {
+  import type Tannin from "tannin";
+
+  const translations: Tannin;
+  export default translations;
+}
