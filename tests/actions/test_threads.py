@@ -44,7 +44,7 @@ async def test_a_reply_in_a_thread_is_an_entry_of_the_log_and_stays_out_of_the_r
         shown = (await client.ask("get_rooms"))["rooms"][0]
         assert (shown["last_seq"], shown["last_message"]) == (3, message)
     page = await people.omar.ask("history", room_id=room, thread=began["id"], before=3, limit=1)
-    assert page == {"messages": [first], "has_more": False}
+    assert page == {"messages": [first], "has_more": False, "began": began | {"replies": 2}}
     assert (await unread(people.diego), await unread(people.omar)) == (1, 0), "the reply has read the room for nobody"
     await people.satoshi.ask("read", room_id=room, seq=3)
     assert await unread(people.satoshi) == 0

@@ -159,23 +159,24 @@ async def history(ctx: Context, req: GetHistory) -> History:
     A page of long messages has fewer than `limit`; `has_more` tells whether there are more.
     """
 
-    def page(conn: Transaction, room: RoomRow) -> tuple[RoomRow, tuple[list[EntryRow], bool]]:
+    def page(conn: Transaction, room: RoomRow) -> tuple[RoomRow, list[EntryRow], bool, EntryRow | None]:
         at = PageOf(room.key, req.before, req.after, req.limit, MAX_PAGE_BYTES)
-        return room, log.messages(conn, at, thread=req.thread, without_threads=req.without_threads)
+        entries, has_more = log.messages(conn, at, thread=req.thread, without_threads=req.without_threads)
+        began = None if req.thread is None else log.message_of_member(conn, None, req.thread)
+        return room, entries, has_more, began if began is not None and began.room_key == room.key else None
 
-    room, (entries, has_more) = await ctx.access.room(req, Permission.READ, page)
+    room, entries, has_more, began = await ctx.access.room(req, Permission.READ, page)
     caller_key, name = ctx.principal.user_key, room_name(room)
-    entries = [
-        # A connection may have got more text than is stored.
-        entry if entry.state not in STREAMING else entry._replace(content=ctx.hub.streams.newest(entry))
-        for entry in entries
-    ]
+
+    def view(entry: EntryRow) -> Message:
+        if entry.state in STREAMING:  # a connection may have got more text than is stored
+            entry = entry._replace(content=ctx.hub.streams.newest(entry))
+        return Message.model_construct(**wire_message(name, entry, to_sender=entry.sender_key == caller_key))
+
     return History.model_construct(
-        messages=[
-            Message.model_construct(**wire_message(name, entry, to_sender=entry.sender_key == caller_key))
-            for entry in entries
-        ],
+        messages=[view(entry) for entry in entries],
         has_more=has_more,
+        began=None if began is None else view(began),
     )
 
 

@@ -494,6 +494,11 @@ class WebhookTest(View):
 class History(View):
     messages: list[Message] = Field(description="In seq order")
     has_more: bool = Field(description="Whether there are more in the requested direction")
+    began: Message | None = Field(
+        default=None,
+        exclude_if=lambda began: began is None,
+        description="Only of a `thread`: the message that began it",
+    )
 
 
 class PublishedEvents(View):
