@@ -26,7 +26,7 @@ class Law(SessionRules, RoomRules, ModerationRules, MessageRules, ReadingRules, 
         self.join(ben, TOPICS[0], "subscribe")
         self.invite(ben, ("topic_name", 1), USERS[0])
         self.create_conversation(ben, [USERS[0], USERS[2]], None)
-        self.message(ben, ("topic_name", 0), None, None, None)
+        self.message(ben, ("topic_name", 0), None, None, None, None)
 
     async def _connect(self) -> None:
         await self.world.populate([self.name(user) for user in USERS], DEVICES)

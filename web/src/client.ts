@@ -34,6 +34,7 @@ import {
   saveSession,
 } from "./session.ts";
 import { applied, type Change, initial, KEPT, type RoomState, type State } from "./store.ts";
+import type { HeldThread } from "./threads.ts";
 import { find, tailOf } from "./timeline.ts";
 import { type Unsent, UnsentMessages } from "./unsent.ts";
 
@@ -235,10 +236,15 @@ export class Client {
   // Messages
 
   /** Put a message in the outbox. It is stored when this returns, and sent once as soon as there is a connection. */
-  async send(room_id: string, content: string, reply_to: string | null = null): Promise<void> {
+  async send(
+    room_id: string,
+    content: string,
+    { reply_to, thread }: { reply_to?: string | undefined; thread?: string | undefined } = {},
+  ): Promise<void> {
     // The server throttles typing notices. Without this stop, it would drop the next one if the user types on.
     this.typing(room_id, false);
-    await this.live.room({ room_id }).enqueue(content, reply_to === null ? {} : { reply_to });
+    const about = { ...(reply_to === undefined ? {} : { reply_to }), ...(thread === undefined ? {} : { thread }) };
+    await this.live.room({ room_id }).enqueue(content, about);
   }
 
   async retryUnsent(client_id: string): Promise<void> {
@@ -293,6 +299,12 @@ export class Client {
   readTo(room_id: string, seq: number): void {
     this.flush();
     this.show(this.reading.readTo(this.state, room_id, seq));
+  }
+
+  /** The user has seen a thread up to its newest reply. Without a connection, it stays unread. */
+  readThread({ room_id, id, replies }: HeldThread): void {
+    const seq = replies?.at(-1)?.seq;
+    if (seq !== undefined) this.ask("read", { room_id, thread: id, seq }).catch(() => undefined);
   }
 
   /** Mark all rooms as read. */
@@ -379,6 +391,7 @@ export class Client {
     for (const [room_id] of this.state.rooms) if (room_id !== this.watched) this.take({ type: "tail_only", room_id });
     try {
       await this.loadRooms(kind);
+      await this.load.threads();
       await this.prefetch();
     } catch (error) {
       if (!(error instanceof TidingsError)) throw error; // the next connection asks again

@@ -36,6 +36,7 @@ const EVENTS: { readonly [K in keyof Events]: true } = {
   room_changed: true,
   typing: true,
   preferences: true,
+  thread: true,
   presence: true,
   profile: true,
   receipt: true,

@@ -13,6 +13,7 @@ export interface LoadingOptions {
 }
 
 const PAGE = 100;
+const THREADS = 200;
 const MEMBERS_PAGE = 500;
 const TOPICS_PAGE = 500;
 
@@ -29,7 +30,12 @@ export class Loading {
   before(room_id: string, from: number): Promise<void> {
     return this.once(`before ${room_id} ${from}`, async () => {
       const { epoch } = this.options.state();
-      const { messages, has_more } = await this.options.ask("history", { room_id, before: from, limit: PAGE });
+      const { messages, has_more } = await this.options.ask("history", {
+        room_id,
+        before: from,
+        limit: PAGE,
+        without_threads: true,
+      });
       const first = (has_more ? messages[0]?.seq : 1) ?? 1;
       this.options.take({ type: "page", epoch, room_id, page: { from: first, to: from - 1, messages } });
     });
@@ -41,7 +47,12 @@ export class Loading {
       const { epoch, rooms } = this.options.state();
       // The answer covers the log up to this seq: an empty page means that there are no messages up to there.
       const cursor = rooms.get(room_id)?.cursor ?? to;
-      const { messages, has_more } = await this.options.ask("history", { room_id, after: to, limit: PAGE });
+      const { messages, has_more } = await this.options.ask("history", {
+        room_id,
+        after: to,
+        limit: PAGE,
+        without_threads: true,
+      });
       const last = messages.at(-1)?.seq ?? to;
       const end = has_more ? last : Math.max(last, cursor);
       this.options.take({ type: "page", epoch, room_id, page: { from: to + 1, to: end, messages } });
@@ -73,6 +84,30 @@ export class Loading {
       }
     }
     return first;
+  }
+
+  /** The threads that the user follows, those with the newest replies. */
+  threads(): Promise<void> {
+    return this.once("threads", async () => {
+      const { epoch } = this.options.state();
+      const { threads } = await this.options.ask("get_threads", { limit: THREADS });
+      this.options.take({ type: "threads", epoch, threads });
+    });
+  }
+
+  /** A page of the replies in a thread, before those that are held. Resolves with whether there are more. */
+  async replies(room_id: string, thread: string): Promise<boolean> {
+    this.options.take({ type: "thread_opened", room_id, thread });
+    const { epoch, threads } = this.options.state();
+    const first = threads.get(thread)?.replies?.[0]?.seq;
+    const page = await this.options.ask("history", {
+      room_id,
+      thread,
+      limit: PAGE,
+      ...(first === undefined ? {} : { before: first }),
+    });
+    this.options.take({ type: "replies", epoch, thread, messages: page.messages, began: page.began ?? null });
+    return page.has_more;
   }
 
   /** All pages of a room's members. */

@@ -1,16 +1,19 @@
 /**
- * The page's address: `#/room/ID`; `#/room/ID/SEQ`, a message in it; `#/topic/ID/NAME` and `#/topic/ID/NAME/SEQ`, the
+ * The page's address: `#/room/ID`; `#/room/ID/SEQ`, a message in it; `#/room/ID/SEQ/ID`, a reply in the thread that the
+ * message with that id began; `#/topic/ID/NAME` and `#/topic/ID/NAME/SEQ`, the
  * same of a public topic, for sharing; `#/join/CODE` or `#/join/CODE/NAME`, an invitation. `?invitation=CODE` is a link for
  * registration.
  */
 import { useMemo } from "react";
 import { navigate, useHashLocation } from "wouter/use-hash-location";
-import type { Room } from "./contract.gen.ts";
+import type { Message, Room } from "./contract.gen.ts";
 
 export interface Route {
   readonly room_id: string | null;
   /** A message to jump to */
   readonly seq: number | null;
+  /** The thread that this message is a reply in */
+  readonly thread: string | null;
   /** The name in a link to a public topic; only the server knows which topic it is. */
   readonly topic: string | null;
   /** An invitation link that was opened */
@@ -47,6 +50,14 @@ export function open(room_id: string | null, seq: number | null = null, options?
   navigate(pathTo(room_id, seq), options);
 }
 
+/** Open a message where it is: in its room, and if it is a reply in a thread, in that. */
+export function openMessage(
+  { room_id, seq, thread }: Pick<Message, "room_id" | "thread"> & Pick<Route, "seq">,
+  options?: { replace?: boolean },
+): void {
+  navigate(pathTo(room_id, seq, thread), options);
+}
+
 /** The code of the registration link that was opened. */
 export function registrationCode(): string | null {
   return new URLSearchParams(window.location.search).get("invitation") || null;
@@ -68,13 +79,18 @@ export function dropRegistrationCode(): void {
 }
 
 /** The `href` of a room or a message. */
-export function hrefTo(room_id: string | null, seq: number | null = null): string {
-  return `#${pathTo(room_id, seq)}`;
+export function hrefTo(room_id: string | null, seq: number | null = null, thread?: string | null): string {
+  return `#${pathTo(room_id, seq, thread)}`;
 }
 
 /** The full URL of a room or a message, for sharing. That of a public topic has its name, to show before a sign-in. */
-export function linkTo({ room_id, topic_name, is_private }: Room, seq: number | null = null): string {
-  const path = topic_name === null || is_private ? pathTo(room_id, seq) : topicPath(room_id, topic_name, seq);
+export function linkTo(
+  { room_id, topic_name, is_private }: Room,
+  seq: number | null = null,
+  thread?: string | null,
+): string {
+  const isShown = topic_name !== null && !is_private;
+  const path = isShown ? topicPath(room_id, topic_name, seq, thread) : pathTo(room_id, seq, thread);
   return new URL(`#${path}`, window.location.href).href;
 }
 
@@ -90,23 +106,28 @@ export function invitationIn(text: string): string {
   return code === undefined ? text.trim() : decode(code);
 }
 
-function pathTo(room_id: string | null, seq: number | null): string {
-  if (room_id === null) return "/";
-  return `/room/${encodeURIComponent(room_id)}${seq === null ? "" : `/${seq}`}`;
+function pathTo(room_id: string | null, seq: number | null, thread?: string | null): string {
+  return room_id === null ? "/" : `/room/${[room_id, ...within(seq, thread)].map(encodeURIComponent).join("/")}`;
 }
 
-function topicPath(room_id: string, name: string, seq: number | null): string {
-  return `/topic/${[room_id, name, ...(seq === null ? [] : [`${seq}`])].map(encodeURIComponent).join("/")}`;
+function topicPath(room_id: string, name: string, seq: number | null, thread?: string | null): string {
+  return `/topic/${[room_id, name, ...within(seq, thread)].map(encodeURIComponent).join("/")}`;
+}
+
+function within(seq: number | null, thread: string | null = null): string[] {
+  return seq === null ? [] : thread === null ? [`${seq}`] : [`${seq}`, thread];
 }
 
 function read(path: string): Route {
-  const [, kind, what = "", second = "", third = ""] = path.split("/");
-  const route: Route = { room_id: null, seq: null, topic: null, invitation: null };
+  const [, kind, what = "", second = "", third = "", fourth = ""] = path.split("/");
+  const route: Route = { room_id: null, seq: null, thread: null, topic: null, invitation: null };
   if (what === "") return route;
   const name = decode(second).slice(0, LONGEST_NAME);
   if (kind === "join") return { ...route, invitation: { code: decode(what), name } };
-  if (kind === "topic") return { ...route, room_id: decode(what), seq: seqIn(third), topic: name };
-  return kind === "room" ? { ...route, room_id: decode(what), seq: seqIn(second) } : route;
+  if (kind === "topic")
+    return { ...route, room_id: decode(what), seq: seqIn(third), thread: decode(fourth) || null, topic: name };
+  if (kind !== "room") return route;
+  return { ...route, room_id: decode(what), seq: seqIn(second), thread: decode(third) || null };
 }
 
 function seqIn(part: string): number | null {

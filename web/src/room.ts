@@ -127,12 +127,10 @@ export function withNewest(held: RoomState, message: Message): RoomState {
  * The room with a piece of a streaming message. Unchanged if the message is not held, or has ended, or lacks text
  * before the piece: a later event has that text.
  */
-export function withAppended(held: RoomState, { message_id, offset, text }: MessageAppend): RoomState {
-  const before = findById(held.segments, message_id);
-  if (before === null || before.state !== "streaming") return held;
-  const kept = firstPoints(before.content, offset);
-  if (kept === null || kept + text === before.content) return held;
-  const message = { ...before, content: kept + text };
+export function withAppended(held: RoomState, piece: MessageAppend): RoomState {
+  const before = findById(held.segments, piece.message_id);
+  const message = before === null ? null : appended(before, piece);
+  if (message === null || message === before) return held;
   const { room, changed } = held;
   return {
     ...held,
@@ -140,6 +138,12 @@ export function withAppended(held: RoomState, { message_id, offset, text }: Mess
     segments: withChanged(held.segments, message),
     changed: changed.has(message.seq) ? new Map(changed).set(message.seq, message) : changed,
   };
+}
+
+/** A message with a piece of text; the same one if it has ended, or lacks text before the piece. */
+export function appended(message: Message, { offset, text }: MessageAppend): Message {
+  const kept = message.state === "streaming" ? firstPoints(message.content, offset) : null;
+  return kept === null || kept + text === message.content ? message : { ...message, content: kept + text };
 }
 
 /** A message of a page, as an event has changed it. If it streams, the page may have more of its text than the event. */

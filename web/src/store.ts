@@ -19,9 +19,11 @@ import type {
   Room,
   RoomChanged,
   RoomRemoved,
+  Thread,
 } from "./contract.gen.ts";
 import type { ServerEvent } from "./events.ts";
 import {
+  appended,
   begun,
   type Note,
   type RoomState,
@@ -36,8 +38,18 @@ import {
   withRead,
   withSnapshot,
 } from "./room.ts";
+import {
+  opened,
+  type Threads,
+  withChangedMessage,
+  withoutRoom,
+  withPiece,
+  withReplies,
+  withReply,
+  withThread,
+} from "./threads.ts";
 import type { Segment } from "./timeline.ts";
-import { extended, tailOnly, trimmed, withPage } from "./timeline.ts";
+import { extended, findById, tailOnly, trimmed, withPage } from "./timeline.ts";
 
 export { begun, type Marks, type Note, type RoomState } from "./room.ts";
 
@@ -52,6 +64,15 @@ export type LocalChange =
   | { readonly type: "receipts"; readonly room_id: string; readonly receipts: readonly Receipt[] }
   | { readonly type: "reports"; readonly room_id: string; readonly reports: readonly Report[] }
   | { readonly type: "muted"; readonly room_id: string; readonly until: string | null }
+  | { readonly type: "threads"; readonly epoch: number; readonly threads: readonly Thread[] }
+  | { readonly type: "thread_opened"; readonly room_id: string; readonly thread: string }
+  | {
+      readonly type: "replies";
+      readonly epoch: number;
+      readonly thread: string;
+      readonly messages: readonly Message[];
+      readonly began: Message | null;
+    }
   | { readonly type: "read"; readonly room_id: string; readonly seq: number; readonly unread: number }
   | { readonly type: "disconnected" };
 
@@ -80,6 +101,8 @@ export interface State {
   readonly profiles: ReadonlyMap<string, ProfileChanged>;
   /** The open reports of rooms that the user moderates, oldest first, by room_id; as far as they were asked for. */
   readonly reports: ReadonlyMap<string, readonly Report[]>;
+  /** Those that the user follows, since the connection was made, and those that were opened; by their ids. */
+  readonly threads: Threads;
   readonly epoch: number;
   /**
    * Between a connect and the snapshot after it, events of rooms that this device does not have: it may have received
@@ -101,6 +124,7 @@ export function initial(me: string): State {
     presence: new Map(),
     profiles: new Map(),
     reports: new Map(),
+    threads: new Map(),
     epoch: 0,
     unknownRooms: new Map(),
   };
@@ -136,6 +160,7 @@ class Draft {
   private presence: Map<string, Presence> | null = null;
   private profiles: State["profiles"];
   private reports: State["reports"];
+  private threads: Threads;
   private readonly growing = new Map<string, Growth>();
   private readonly waiting = new Map<string, ServerEvent[]>();
   private epoch: number;
@@ -147,13 +172,19 @@ class Draft {
     this.gone = before.gone;
     this.profiles = before.profiles;
     this.reports = before.reports;
+    this.threads = before.threads;
     this.unknownRooms = before.unknownRooms;
   }
 
   end(): State {
     for (const room_id of [...this.growing.keys(), ...this.waiting.keys()]) this.settle(room_id);
-    const { before, rooms, gone, presence, profiles, reports, epoch, unknownRooms } = this;
-    const same = rooms === null && presence === null && profiles === before.profiles && reports === before.reports;
+    const { before, rooms, gone, presence, profiles, reports, threads, epoch, unknownRooms } = this;
+    const same =
+      rooms === null &&
+      presence === null &&
+      profiles === before.profiles &&
+      reports === before.reports &&
+      threads === before.threads;
     if (same && epoch === before.epoch && unknownRooms === before.unknownRooms) return before;
     return {
       me: before.me,
@@ -162,6 +193,7 @@ class Draft {
       presence: presence ?? before.presence,
       profiles,
       reports,
+      threads,
       epoch,
       unknownRooms,
     };
@@ -171,6 +203,7 @@ class Draft {
     switch (change.type) {
       case "message":
         if (this.waits(change)) return;
+        if (change.data.thread != null) return this.reply(change.data);
         return this.entry(change.data.room_id, change.data.seq, change.data);
       case "message_edited":
       case "message_finished":
@@ -180,7 +213,22 @@ class Draft {
         return this.changed(change.data);
       case "message_append":
         if (this.waits(change)) return;
+        this.threads = withPiece(this.threads, change.data, (message) => appended(message, change.data));
         return this.update(change.data.room_id, (held) => withAppended(held, change.data));
+      case "thread":
+        this.threads = withThread(this.threads, change.data);
+        return;
+      case "threads":
+        if (change.epoch !== this.epoch) return;
+        for (const thread of change.threads) this.threads = withThread(this.threads, thread);
+        return;
+      case "thread_opened":
+        this.threads = opened(this.threads, change.room_id, change.thread);
+        return;
+      case "replies":
+        if (change.epoch !== this.epoch) return;
+        this.threads = withReplies(this.threads, change.thread, change.messages, change.began);
+        return;
       case "member":
         if (this.waits(change)) return;
         return this.member(change.data);
@@ -279,6 +327,7 @@ class Draft {
   private removed({ room_id, reason }: RoomRemoved): void {
     const held = this.get(room_id);
     if (held !== undefined) this.gone = new Map(this.gone).set(room_id, { room: held.room, reason });
+    this.threads = withoutRoom(this.threads, room_id);
     this.epoch++;
     this.growing.delete(room_id);
     this.waiting.delete(room_id);
@@ -356,7 +405,21 @@ class Draft {
     if (held === undefined || seq <= held.cursor) return;
     const isLast = held.room.last_message?.id === message.id;
     this.entry(room_id, seq, null, (room) => (isLast ? { ...room, last_message: message } : room));
-    this.update(room_id, (held) => withNewest(held, message));
+    this.threads = withChangedMessage(this.threads, message);
+    if (message.thread == null) this.update(room_id, (held) => withNewest(held, message));
+  }
+
+  /** A reply in a thread: an entry that the room does not show, but counts at the message that began the thread. */
+  private reply(reply: Message): void {
+    const { room_id, seq, thread, replies = 0 } = reply;
+    const held = this.get(room_id);
+    if (held === undefined || seq <= held.cursor) return;
+    this.threads = withReply(this.threads, reply, this.before.me);
+    this.entry(room_id, seq, null);
+    this.update(room_id, (held) => {
+      const began = findById(held.segments, thread ?? "");
+      return began === null || (began.replies ?? 0) >= replies ? held : withNewest(held, { ...began, replies });
+    });
   }
 
   private roomChanged({ room_id, seq, username, title, posting, purpose }: RoomChanged): void {
@@ -454,6 +517,7 @@ class Draft {
   private forget(room_id: string): void {
     const held = this.get(room_id);
     if (held === undefined) return;
+    this.threads = withoutRoom(this.threads, room_id);
     this.epoch++;
     this.put({ ...begun({ ...held.room, last_seq: 0 }), waiting: [] });
   }

@@ -8,10 +8,16 @@ export interface Unsent {
   readonly room_id: string;
   readonly content: string;
   readonly reply_to: string | null;
+  readonly thread: string | null;
   /** ISO 8601, UTC, by this device's clock */
   readonly created_at: string;
   /** Why the server refused it; null: it waits. */
   readonly refused: string | null;
+}
+
+/** Whether a message is of a thread; of none: of the room itself. */
+export function isIn(message: Pick<Unsent, "thread">, thread: string | undefined): boolean {
+  return message.thread === (thread ?? null);
 }
 
 export interface UnsentOptions {
@@ -75,12 +81,13 @@ export class UnsentMessages {
   private viewOf(waiting: Waiting): Unsent {
     const known = this.shown.get(waiting);
     if (known !== undefined) return known;
-    const { client_id, room, content, reply_to, created_at, error } = waiting;
+    const { client_id, room, content, reply_to, thread, created_at, error } = waiting;
     const made = {
       client_id,
       room_id: idOf(room),
       content,
       reply_to,
+      thread,
       created_at,
       refused: error === null ? null : messageOf(error),
     };

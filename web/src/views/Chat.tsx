@@ -1,7 +1,7 @@
 import { useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import { m, t } from "../i18n.ts";
-import { keepLastRoom, lastRoom, open, useRoute } from "../location.ts";
+import { keepLastRoom, lastRoom, open, openMessage, useRoute } from "../location.ts";
 import { Banner } from "./Banner.tsx";
 import { lazy, lazyDialog, lazyPanel, loadRest } from "./lazy.tsx";
 import { Notice } from "./Notice.tsx";
@@ -27,6 +27,8 @@ const ProfileCard = lazy(
   () => import("./ProfileCard.tsx").then((part) => part.ProfileCard),
   () => null,
 );
+const Thread = lazyPanel(m("Thread"), () => import("./Thread.tsx").then((part) => part.Thread));
+const Threads = lazyPanel(m("Threads"), () => import("./Thread.tsx").then((part) => part.Threads));
 const SearchPanel = lazyPanel(m("Search"), () => import("./SearchPanel.tsx").then((part) => part.SearchPanel));
 
 /** Narrow screens show either the list of rooms or a room, as in app.css. */
@@ -35,7 +37,7 @@ const phone = window.matchMedia("(max-width: 45em)");
 /** The page of a signed-in user. */
 export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const route = useRoute();
-  const { room_id, seq, topic, invitation } = route;
+  const { room_id, seq, thread, topic, invitation } = route;
   const loaded = useView((view) => view.loaded);
   const known = useView((view) => room_id !== null && view.state.rooms.has(room_id));
   const panel = usePanel(route);
@@ -57,8 +59,12 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   useEffect(() => client.watch(room_id), [client, room_id]);
   // A member goes on at the address that the links in the page have.
   useEffect(() => {
-    if (known && topic !== null) open(room_id, seq, { replace: true });
-  }, [known, topic, room_id, seq]);
+    if (known && topic !== null && room_id !== null) openMessage({ room_id, seq, thread }, { replace: true });
+  }, [known, topic, room_id, seq, thread]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once for each address of a reply
+  useEffect(() => {
+    if (known && room_id !== null && thread !== null) panel.show({ kind: "thread", room_id, id: thread });
+  }, [known, room_id, seq, thread]);
   useEffect(() => {
     if (known) keepLastRoom(room_id);
   }, [known, room_id]);
@@ -80,11 +86,12 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
           opened={opened}
           onOpen={setOpened}
           onSearch={() => search(false)}
+          onThreads={() => panel.show({ kind: "threads" })}
           onHelp={() => setHelping(true)}
           onSignOut={onSignOut}
         />
       </div>
-      <main className={shown === null ? "" : "with-panel"}>
+      <main className={shown === null ? "" : `with-panel ${shown.kind}`}>
         {known && room_id !== null ? (
           <Room
             key={`room ${room_id}`}
@@ -93,6 +100,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
             members={shown?.kind === "members"}
             onMembers={toggleMembers}
             onPerson={showCard}
+            onThread={(id) => panel.show({ kind: "thread", room_id, id })}
             onSearch={() => search(true)}
           />
         ) : (
@@ -108,6 +116,20 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
             onMakeWay={panel.makeWay}
             onPerson={showCard}
           />
+        )}
+        {shown?.kind === "thread" && (
+          <Thread
+            key={shown.id}
+            room_id={shown.room_id}
+            id={shown.id}
+            seq={thread === shown.id ? seq : null}
+            onAll={() => panel.show({ kind: "threads" })}
+            onClose={panel.close}
+            onPerson={showCard}
+          />
+        )}
+        {shown?.kind === "threads" && (
+          <Threads onOpen={(room_id, id) => panel.show({ kind: "thread", room_id, id })} onClose={panel.close} />
         )}
         {shown?.kind === "search" && (
           <SearchPanel

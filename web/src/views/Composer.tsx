@@ -1,9 +1,11 @@
 import { SendHorizontal, Smile } from "lucide-react";
-import type { KeyboardEvent } from "react";
+import { type KeyboardEvent, useId } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
+import type { State } from "../store.ts";
 import { nameOf, withTimes } from "../text.ts";
 import { tailOf } from "../timeline.ts";
+import { isIn } from "../unsent.ts";
 import { Completions, useSuggestions } from "./Completions.tsx";
 import { Hint, TargetLine } from "./ComposerParts.tsx";
 import { EmojiButton } from "./EmojiPicker.tsx";
@@ -18,12 +20,14 @@ import { t } from "../i18n.ts";
 
 interface ComposerProps {
   room_id: string;
+  /** The thread that it writes in; left out: the room itself. */
+  thread?: string;
   target: Target | null;
   onTarget: (target: Target | null) => void;
 }
 
 /** The box for a new message, a reply, or an edit. */
-export function Composer({ room_id, target, onTarget }: ComposerProps) {
+export function Composer({ room_id, thread, target, onTarget }: ComposerProps) {
   const client = useClient();
   const name = useView((view) => {
     const held = view.state.rooms.get(room_id);
@@ -31,10 +35,11 @@ export function Composer({ room_id, target, onTarget }: ComposerProps) {
     return `${held.room.kind === "topic" ? "#" : ""}${nameOf(held.room, held.members, view.state.me)}`;
   });
   const mutedUntil = useMuted(room_id);
-  const composed = useText(room_id, target);
+  const composed = useText(room_id, thread, target);
+  const hint = useId();
   const { text, isEmpty, left } = composed;
   const box = useBox(text, target);
-  const { busy, error, clearError, submit, cancel } = useSubmit(room_id, target, onTarget, composed);
+  const { busy, error, clearError, submit, cancel } = useSubmit({ room_id, thread, target, onTarget, composed });
   const write = (next: string) => {
     clearError();
     composed.set(next);
@@ -63,9 +68,9 @@ export function Composer({ room_id, target, onTarget }: ComposerProps) {
     else if (event.key === "ArrowUp" && text === "" && target === null && !event.altKey) {
       const waits = client.view
         .getState()
-        .unsent.some((unsent) => unsent.room_id === room_id && unsent.refused === null);
+        .unsent.some((one) => one.room_id === room_id && isIn(one, thread) && one.refused === null);
       // While the last message is still unsent, the one before it is not the one to edit.
-      const message = waits ? null : lastOwn(client.room(room_id)?.segments, client.me);
+      const message = waits ? null : lastOwn(client.state, room_id, thread);
       if (message === null) return;
       onTarget({ kind: "edit", message });
     } else return;
@@ -96,12 +101,14 @@ export function Composer({ room_id, target, onTarget }: ComposerProps) {
           value={text}
           rows={1}
           dir="auto"
-          placeholder={target?.kind === "edit" ? "" : t("Message {name}", { name })}
+          placeholder={
+            target?.kind === "edit" ? "" : thread === undefined ? t("Message {name}", { name }) : t("Reply in thread")
+          }
           enterKeyHint="enter"
           autoComplete="off"
-          aria-label={t("Message")}
+          aria-label={thread === undefined ? t("Message") : t("Reply in thread")}
           aria-invalid={isTooLong || undefined}
-          aria-describedby="composer-hint"
+          aria-describedby={hint}
           aria-autocomplete="list"
           aria-controls={completing ? suggestions.id : undefined}
           aria-activedescendant={completing ? `${suggestions.id}${suggestions.active}` : undefined}
@@ -125,12 +132,14 @@ export function Composer({ room_id, target, onTarget }: ComposerProps) {
         </button>
       </Form>
       <Completions suggestions={suggestions} />
-      <Hint left={left} error={error} />
+      <Hint id={hint} left={left} error={error} />
     </div>
   );
 }
 
-function lastOwn(segments: Parameters<typeof tailOf>[0] | undefined, me: string): Message | null {
-  if (segments === undefined) return null;
-  return tailOf(segments).messages.findLast((message) => message.sender === me && !message.deleted) ?? null;
+function lastOwn({ me, rooms, threads }: State, room_id: string, thread: string | undefined): Message | null {
+  const segments = rooms.get(room_id)?.segments;
+  const messages =
+    thread !== undefined ? threads.get(thread)?.replies : segments === undefined ? null : tailOf(segments).messages;
+  return messages?.findLast((message) => message.sender === me && !message.deleted) ?? null;
 }

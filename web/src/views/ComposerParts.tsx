@@ -32,9 +32,9 @@ export function TargetLine({ target, onCancel }: { target: Target; onCancel: () 
   );
 }
 
-export function Hint({ left, error }: { left: number | null; error: string | null }) {
+export function Hint({ id, left, error }: { id: string; left: number | null; error: string | null }) {
   return (
-    <div id="composer-hint" className="hint" aria-live="polite">
+    <div id={id} className="hint" aria-live="polite">
       {left !== null && left < 0 && (
         <span className="error">{n("{count} character too long", "{count} characters too long", -left)}</span>
       )}

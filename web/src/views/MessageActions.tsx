@@ -1,5 +1,5 @@
 import { MenuButton, MenuProvider } from "@ariakit/react";
-import { Copy, Ellipsis, Flag, Link, MailOpen, Pencil, Reply, SmilePlus, Trash2 } from "lucide-react";
+import { Copy, Ellipsis, Flag, Link, MailOpen, MessagesSquare, Pencil, Reply, SmilePlus, Trash2 } from "lucide-react";
 import type { Message } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
 import { EmojiButton } from "./EmojiPicker.tsx";
@@ -45,6 +45,11 @@ export function MessageActions({
       <IconButton label={t("Reply")} keys="R" onClick={() => tools.reply(message)}>
         <Reply size={17} />
       </IconButton>
+      {tools.thread !== undefined && (
+        <IconButton label={t("Reply in thread")} keys="T" onClick={() => tools.thread?.(message)}>
+          <MessagesSquare size={16} />
+        </IconButton>
+      )}
       {editable && (
         <IconButton label={t("Edit")} keys="E" onClick={() => tools.edit(message)}>
           <Pencil size={16} />
@@ -58,6 +63,11 @@ export function MessageActions({
           <Item onClick={() => tools.reply(message)}>
             <Reply size={16} /> {t("Reply")}
           </Item>
+          {tools.thread !== undefined && (
+            <Item onClick={() => tools.thread?.(message)}>
+              <MessagesSquare size={16} /> {t("Reply in thread")}
+            </Item>
+          )}
           {editable && (
             <Item onClick={() => tools.edit(message)}>
               <Pencil size={16} /> {t("Edit")}
@@ -69,9 +79,11 @@ export function MessageActions({
           <Item onClick={() => tools.copyLink(message)}>
             <Link size={16} /> {t("Copy link")}
           </Item>
-          <Item onClick={() => tools.markUnread(message)}>
-            <MailOpen size={16} /> {t("Mark unread from here")}
-          </Item>
+          {tools.markUnread !== undefined && (
+            <Item onClick={() => tools.markUnread?.(message)}>
+              <MailOpen size={16} /> {t("Mark unread from here")}
+            </Item>
+          )}
           {message.sender !== tools.me && (
             <Item onClick={() => tools.report(message)}>
               <Flag size={16} /> {t("Report")}

@@ -1,10 +1,11 @@
-import { Check, CheckCheck, CircleAlert, Clock, CornerUpRight } from "lucide-react";
+import { Check, CheckCheck, CircleAlert, Clock, CornerUpRight, MessagesSquare } from "lucide-react";
 import { type KeyboardEvent, type MouseEvent, memo, useState } from "react";
 import { useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
-import { m, t } from "../i18n.ts";
+import { m, n, t } from "../i18n.ts";
 import { profileOf } from "../store.ts";
 import { briefTimeOf, contentOf, isAhead, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
+import { unreadIn } from "../threads.ts";
 import { Folded } from "./Markdown.tsx";
 import { MessageActions } from "./MessageActions.tsx";
 import { Reactions } from "./Reactions.tsx";
@@ -143,6 +144,7 @@ export const MessageRow = memo(function MessageRow({
         {message.state === "streaming" && !message.deleted && <Streaming message={message} tools={tools} />}
         {message.state === "interrupted" && !message.deleted && <Interrupted />}
         {!message.deleted && <Reactions message={message} tools={tools} />}
+        {tools.thread !== undefined && (message.replies ?? 0) > 0 && <ThreadLink message={message} tools={tools} />}
         {unsent !== null && unsent.refused !== null && (
           <Refusal why={unsent.refused} client_id={unsent.client_id} tools={tools} />
         )}
@@ -162,7 +164,18 @@ export const MessageRow = memo(function MessageRow({
   );
 });
 
-function Quote({ replied, jump }: { replied: Message | null; jump: (seq: number) => void }) {
+function ThreadLink({ message, tools }: { message: Message; tools: Tools }) {
+  const unread = useView(({ state }) => unreadIn(state.threads.get(message.id)));
+  return (
+    <button type="button" className="thread-link" onClick={() => tools.thread?.(message)}>
+      <MessagesSquare size={14} aria-hidden="true" />
+      {n("{count} reply", "{count} replies", message.replies ?? 0)}
+      {unread > 0 && <span className="badge">{t("{count} new", { count: unread })}</span>}
+    </button>
+  );
+}
+
+function Quote({ replied, jump }: { replied: Message | null; jump: Tools["jump"] }) {
   if (replied === null)
     return (
       <div className="quote">
@@ -170,7 +183,7 @@ function Quote({ replied, jump }: { replied: Message | null; jump: (seq: number)
       </div>
     );
   return (
-    <button type="button" className="quote" onClick={() => jump(replied.seq)}>
+    <button type="button" className="quote" onClick={() => jump(replied)}>
       <CornerUpRight size={14} aria-hidden="true" />
       <span className="hidden">{t("In reply to")} </span>
       <b>

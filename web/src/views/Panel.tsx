@@ -14,7 +14,9 @@ export type Shown =
       /** It is open by itself, beside every room. */
       readonly details?: boolean;
     }
-  | { readonly kind: "search"; readonly here: boolean };
+  | { readonly kind: "search"; readonly here: boolean }
+  | { readonly kind: "threads" }
+  | { readonly kind: "thread"; readonly room_id: string; readonly id: string };
 
 /** Narrow screens show a panel instead of the room, as in app.css. */
 const narrow = window.matchMedia("(max-width: 68.75em)");

@@ -1,11 +1,8 @@
-import { useCallback, useMemo, useRef, useState } from "react";
+import { useCallback, useState } from "react";
 import { useClient, useView } from "../context.ts";
-import { linkTo, open } from "../location.ts";
-import { reasonOf } from "../text.ts";
+import { linkTo } from "../location.ts";
 import { Composer } from "./Composer.tsx";
 import { copyToClipboard } from "./clipboard.ts";
-import { lazyDialog } from "./lazy.tsx";
-import type { Asked } from "./MessageDialog.tsx";
 import { Notice } from "./Notice.tsx";
 import type { RoomTask } from "./RoomDialog.tsx";
 import { RoomHeader } from "./RoomHeader.tsx";
@@ -15,10 +12,9 @@ import { Typing } from "./Typing.tsx";
 import type { Target } from "./target.ts";
 import type { Tools } from "./tools.ts";
 import { useReceipts } from "./useReceipts.ts";
+import { useTools } from "./useTools.tsx";
 import "../styles/timeline.css";
 import { t } from "../i18n.ts";
-
-const MessageDialog = lazyDialog(() => import("./MessageDialog.tsx").then((part) => part.MessageDialog));
 
 /** One room: its header, its timeline and its composer. `members`: whether the members are shown beside it. */
 export function Room({
@@ -27,6 +23,7 @@ export function Room({
   members,
   onMembers,
   onPerson,
+  onThread,
   onSearch,
 }: {
   room_id: string;
@@ -35,6 +32,8 @@ export function Room({
   onMembers: () => void;
   /** Show who a user is */
   onPerson: Tools["person"];
+  /** Show the thread of a message beside the room */
+  onThread: (id: string) => void;
   onSearch: () => void;
 }) {
   const client = useClient();
@@ -42,11 +41,10 @@ export function Room({
   const role = useView((view) => view.state.rooms.get(room_id)?.room.role);
   const writes = useView((view) => mayWrite(view.state.rooms.get(room_id)?.room));
   const [target, setTarget] = useState<Target | null>(null);
-  const [about, setAbout] = useState<Asked | null>(null);
   const [task, setTask] = useState<RoomTask | null>(null);
   const [notice, setNotice] = useState<{ readonly text: string } | null>(null);
   const tell = useCallback((text: string) => setNotice({ text }), []);
-  const tools = useTools(room_id, setTarget, setAbout, tell, onPerson);
+  const { tools, dialog } = useTools(room_id, { onTarget: setTarget, tell, onPerson, onThread });
   useReceipts(room_id);
   if (kind === undefined) return null;
   const copyAddress = async () => {
@@ -85,55 +83,7 @@ export function Room({
           </p>
         </div>
       )}
-      {about !== null && <MessageDialog {...about} onClose={() => setAbout(null)} />}
+      {dialog}
     </section>
   );
-}
-
-function useTools(
-  room_id: string,
-  onTarget: (target: Target) => void,
-  onAsk: (about: Asked) => void,
-  tell: (text: string) => void,
-  onPerson: Tools["person"],
-): Tools {
-  const client = useClient();
-  const latest = useRef(onPerson);
-  latest.current = onPerson;
-  return useMemo(() => {
-    const copy = async (text: string, done: string) =>
-      tell((await copyToClipboard(text)) ? done : t("The browser does not allow this page to copy."));
-    return {
-      me: client.me,
-      react: (message, emoji) => {
-        const remove = message.reactions[emoji]?.includes(client.me) ?? false;
-        client.ask("react", { message_id: message.id, emoji, remove }).catch((error) => tell(reasonOf(error)));
-      },
-      reply: (message) => onTarget({ kind: "reply", message }),
-      edit: (message) => onTarget({ kind: "edit", message }),
-      stop: (message) =>
-        client.ask("stop", { message_id: message.id }).then(
-          () => true,
-          (error) => {
-            tell(reasonOf(error));
-            return false;
-          },
-        ),
-      remove: (message) => onAsk({ task: "delete", message }),
-      report: (message) => onAsk({ task: "report", message }),
-      copyText: (message) => void copy(message.content, t("The text was copied.")),
-      copyLink: (message) => {
-        const room = client.room(room_id)?.room;
-        if (room !== undefined) void copy(linkTo(room, message.seq), t("The link was copied."));
-      },
-      markUnread: ({ seq }) => {
-        client.ask("mark_unread", { room_id, seq }).catch((error) => tell(reasonOf(error)));
-      },
-      jump: (seq) => open(room_id, seq),
-      person: (username, anchor) => latest.current(username, anchor),
-      retry: (client_id) => void client.retryUnsent(client_id),
-      discard: (client_id) => void client.discardUnsent(client_id),
-      opened: new Set(),
-    };
-  }, [client, room_id, onTarget, onAsk, tell]);
 }

@@ -1,4 +1,4 @@
-import { ArrowDown, ArrowUp, ChevronDown, ChevronRight, Plus } from "lucide-react";
+import { ArrowDown, ArrowUp, ChevronDown, ChevronRight, MessagesSquare, Plus } from "lucide-react";
 import {
   type KeyboardEvent,
   type RefObject,
@@ -14,6 +14,7 @@ import { Virtualizer, type VirtualizerHandle } from "virtua";
 import { useClient, useView } from "../context.ts";
 import { m, t } from "../i18n.ts";
 import { open } from "../location.ts";
+import { unreadInThreads } from "../threads.ts";
 import type { Other, Others } from "./Elsewhere.tsx";
 import { lazy } from "./lazy.tsx";
 import { RoomRow } from "./RoomRow.tsx";
@@ -48,7 +49,15 @@ const NAMES: Record<Section, { title: string; add?: string }> = {
 };
 
 /** The user's rooms in a virtual list. Arrow keys move between them. */
-export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (section: Section) => void }) {
+export function RoomList({
+  room_id,
+  onThreads,
+  onNew,
+}: {
+  room_id: string | null;
+  onThreads: () => void;
+  onNew: (section: Section) => void;
+}) {
   // Deferred: many events a second must not delay reading and typing.
   const rooms = useDeferredValue(useView((view) => view.state.rooms));
   const presence = useView((view) => view.state.presence);
@@ -159,6 +168,7 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
           onKeyDown={filtering}
         />
       </div>
+      <ThreadsButton onPress={onThreads} />
       <div className="room-list-frame">
         {hidden.above !== null && <Unread hidden={hidden.above} where="above" onShow={show} />}
         {/* biome-ignore lint/a11y/noStaticElementInteractions: the links in it are what is pressed */}
@@ -212,6 +222,25 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
         {hidden.below !== null && <Unread hidden={hidden.below} where="below" onShow={show} />}
       </div>
     </>
+  );
+}
+
+/** Leads to the threads that the user follows, if there are any. */
+function ThreadsButton({ onPress }: { onPress: () => void }) {
+  const any = useView(({ state }) => [...state.threads.values()].some(({ following }) => following));
+  const unread = useView(({ state }) => unreadInThreads(state.threads));
+  if (!any) return null;
+  return (
+    <button type="button" className={`threads-button ${unread > 0 ? "unread" : ""}`} onClick={onPress}>
+      <MessagesSquare size={18} aria-hidden="true" />
+      <span className="grow">{t("Threads")}</span>
+      {unread > 0 && (
+        <span className="badge strong">
+          {unread > 99 ? "99+" : unread}
+          <span className="hidden"> {t("unread.")}</span>
+        </span>
+      )}
+    </button>
   );
 }
 

@@ -5,7 +5,7 @@ import type { Client } from "../client.ts";
 import { useClient, useView } from "../context.ts";
 import type { Message, SearchResults, Snippet } from "../contract.gen.ts";
 import { n, t, tx } from "../i18n.ts";
-import { open } from "../location.ts";
+import { openMessage } from "../location.ts";
 import { momentOf, nameOf, plainSnippet, reasonOf, whenOf } from "../text.ts";
 import { Form } from "./form.tsx";
 import { Panel } from "./Panel.tsx";
@@ -44,8 +44,8 @@ export function SearchPanel({
   }, [asked]);
 
   const jump = (message: Message) => {
-    open(message.room_id, message.seq);
-    onMakeWay();
+    openMessage(message);
+    if (message.thread == null) onMakeWay();
   };
   /** Arrow keys move between the field and the results. */
   const step = (event: KeyboardEvent) => {

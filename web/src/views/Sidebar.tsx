@@ -37,6 +37,7 @@ export function Sidebar({
   opened,
   onOpen,
   onSearch,
+  onThreads,
   onHelp,
   onSignOut,
 }: {
@@ -46,6 +47,7 @@ export function Sidebar({
   opened: Opened | null;
   onOpen: (opened: Opened | null) => void;
   onSearch: () => void;
+  onThreads: () => void;
   onHelp: () => void;
   onSignOut: () => void;
 }) {
@@ -79,7 +81,11 @@ export function Sidebar({
           <p className="grow none-yet muted">{t("Your topics and conversations will appear here.")}</p>
         )
       ) : (
-        <RoomList room_id={room_id} onNew={(section) => onOpen(section === "topics" ? "topic" : "conversation")} />
+        <RoomList
+          room_id={room_id}
+          onThreads={onThreads}
+          onNew={(section) => onOpen(section === "topics" ? "topic" : "conversation")}
+        />
       )}
       <Account
         onProfile={() => onOpen("profile")}

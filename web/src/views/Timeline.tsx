@@ -4,6 +4,7 @@ import { useClient, useRoom, useView } from "../context.ts";
 import { t } from "../i18n.ts";
 import type { RoomState } from "../store.ts";
 import { segmentAt, tailOf } from "../timeline.ts";
+import { isIn } from "../unsent.ts";
 import { MessageRow } from "./MessageRow.tsx";
 import { marksFor } from "./marks.ts";
 import { countAfter, indexOf, lastMessage, type Row, rowsOf, stepTo } from "./rows.ts";
@@ -40,7 +41,10 @@ function Log(props: TimelineProps & { held: RoomState }) {
   const { room_id, held, seq, tools, moderator } = props;
   const client = useClient();
   const unsent = useView((view) => view.unsent);
-  const waiting = useMemo(() => unsent.filter((one) => one.room_id === room_id), [unsent, room_id]);
+  const waiting = useMemo(
+    () => unsent.filter((one) => one.room_id === room_id && isIn(one, undefined)),
+    [unsent, room_id],
+  );
   const scroller = useRef<HTMLDivElement>(null);
   const list = useRef<VirtualizerHandle>(null);
   const position = usePosition(held, seq);

@@ -1,10 +1,12 @@
 /** The unread count in the page's title, and the browser's notifications. */
 import { useEffect, useRef } from "react";
 import { useClient, useView } from "../context.ts";
-import type { Message, Room } from "../contract.gen.ts";
+import type { Message } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
-import { hrefTo, open } from "../location.ts";
+import { hrefTo, openMessage } from "../location.ts";
+import type { State } from "../store.ts";
 import { isAhead, nameOf } from "../text.ts";
+import { unreadInThreads } from "../threads.ts";
 import { counts } from "./rooms.ts";
 
 const SHOWN_AT_ONCE = 3;
@@ -14,7 +16,7 @@ const COUNTED_EVERY = 500;
 /** Sets the page's title. A component of its own, so that an unread message does not render the page. */
 export function Title({ room_id }: { room_id: string | null }): null {
   const unread = useView((view) => {
-    let sum = 0;
+    let sum = unreadInThreads(view.state.threads);
     for (const held of view.state.rooms.values()) if (counts(held, view.state.me)) sum += held.room.unread;
     return sum;
   });
@@ -44,7 +46,7 @@ export function useNotifications(): void {
       client.onMessages((messages) => {
         if (isAhead(client.state.profiles.get(client.me)?.do_not_disturb_until ?? null)) return;
         if (!document.hidden || permission() !== "granted") return;
-        const urgent = messages.filter((message) => isWanted(message, client.me, client.room(message.room_id)?.room));
+        const urgent = messages.filter((message) => isWanted(message, client.state));
         for (const message of urgent.slice(-SHOWN_AT_ONCE)) void show(message);
       }),
     [client],
@@ -70,10 +72,10 @@ export async function askPermission(): Promise<NotificationPermission | "unsuppo
 }
 
 /** Whether to notify of a message, as the user has chosen for the room. */
-function isWanted(message: Message, me: string, room: Room | undefined): boolean {
-  const { notify = "mentions", quiet_until = null } = room?.preferences ?? {};
+function isWanted({ room_id, thread, mentions }: Message, { me, rooms, threads }: State): boolean {
+  const { notify = "mentions", quiet_until = null } = rooms.get(room_id)?.room.preferences ?? {};
   if (notify === "nothing" || isAhead(quiet_until)) return false;
-  return notify === "all" || message.mentions.includes(me);
+  return mentions.includes(me) || (thread == null ? notify === "all" : threads.get(thread)?.following === true);
 }
 
 async function show(message: Message): Promise<void> {
@@ -81,7 +83,7 @@ async function show(message: Message): Promise<void> {
     message.topic_name === null
       ? message.sender
       : t("{sender} in {room}", { sender: message.sender, room: message.topic_name });
-  const href = hrefTo(message.room_id, message.seq);
+  const href = hrefTo(message.room_id, message.seq, message.thread);
   const options = {
     body: message.content.slice(0, 200),
     tag: message.room_id,
@@ -93,6 +95,6 @@ async function show(message: Message): Promise<void> {
   const shown = new Notification(title, options);
   shown.onclick = () => {
     window.focus();
-    open(message.room_id, message.seq);
+    openMessage(message);
   };
 }

@@ -14,9 +14,11 @@ export interface Tools {
   report(message: Message): void;
   copyText(message: Message): void;
   copyLink(message: Message): void;
-  /** The room is unread from this message on, until the user comes back to it. */
-  markUnread(message: Message): void;
-  jump(seq: number): void;
+  /** The room is unread from this message on, until the user comes back to it; not in a thread. */
+  readonly markUnread?: (message: Message) => void;
+  /** Show the thread of a message; not in a thread. */
+  readonly thread?: (message: Message) => void;
+  jump(message: Message): void;
   /** Show who a user is, beside the name or avatar that was pressed. */
   person(username: string, anchor: HTMLElement): void;
   retry(client_id: string): void;

@@ -1,7 +1,6 @@
 import { type KeyboardEvent, type RefObject, useCallback, useLayoutEffect, useRef, useState } from "react";
 import type { VirtualizerHandle } from "virtua";
-import { useClient } from "../context.ts";
-import { indexOf, type Row } from "./rows.ts";
+import { indexOf, type MessageRow, type Row } from "./rows.ts";
 import { mayDelete, type Tools } from "./tools.ts";
 import type { Position } from "./useScroll.ts";
 
@@ -37,8 +36,6 @@ export function useKeyboard(
   list: RefObject<VirtualizerHandle | null>,
   { toFirst, toNewest }: { toFirst: () => void; toNewest: () => void },
 ): (event: KeyboardEvent) => void {
-  const client = useClient();
-
   // The list hides a row until its height is known, and a hidden element cannot have the focus.
   useLayoutEffect(() => {
     const attempt = (left: number) => {
@@ -71,20 +68,31 @@ export function useKeyboard(
     const index = indexOf(rows, article.dataset.key ?? "");
     const row = index === null ? undefined : rows[index];
     if (index === null || row?.kind !== "message") return;
-    const { message } = row;
-    const settled = row.unsent === null && !message.deleted;
     if (key === "arrowup") step(index, -1);
     else if (key === "arrowdown") step(index, 1);
     else if (key === "home") toFirst();
     else if (key === "end") toNewest();
-    else if (!settled) return;
-    else if (key === "r") tools.reply(message);
-    else if (key === "e" && message.sender === client.me) tools.edit(message);
-    else if (key === "delete" && mayDelete(message, client.me, moderator)) tools.remove(message);
-    else if (key === "+") article.querySelector<HTMLElement>(".actions .pick")?.click();
-    else return;
+    else if (!actOn(key, row, tools, moderator, article)) return;
     event.preventDefault();
   };
+}
+
+/** Act on the focused message by a letter. Returns whether there is such an action. */
+export function actOn(
+  key: string,
+  { message, unsent }: MessageRow,
+  tools: Tools,
+  moderator: boolean,
+  article: HTMLElement,
+): boolean {
+  if (unsent !== null || message.deleted) return false;
+  if (key === "r") tools.reply(message);
+  else if (key === "t" && tools.thread !== undefined) tools.thread(message);
+  else if (key === "e" && message.sender === tools.me) tools.edit(message);
+  else if (key === "delete" && mayDelete(message, tools.me, moderator)) tools.remove(message);
+  else if (key === "+") article.querySelector<HTMLElement>(".actions .pick")?.click();
+  else return false;
+  return true;
 }
 
 function focusComposer(): void {

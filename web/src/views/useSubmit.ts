@@ -15,12 +15,19 @@ export interface Submit {
 }
 
 /** Puts a new message in the outbox, or sends an edit to the server. */
-export function useSubmit(
-  room_id: string,
-  target: Target | null,
-  onTarget: (target: Target | null) => void,
-  { text, isEmpty, left, setDraft }: ComposerText,
-): Submit {
+export function useSubmit({
+  room_id,
+  thread,
+  target,
+  onTarget,
+  composed: { text, isEmpty, left, setDraft },
+}: {
+  room_id: string;
+  thread: string | undefined;
+  target: Target | null;
+  onTarget: (target: Target | null) => void;
+  composed: ComposerText;
+}): Submit {
   const client = useClient();
   const { busy, error, run, clear } = useWork();
   const [failed, setFailed] = useState<string | null>(null);
@@ -43,7 +50,7 @@ export function useSubmit(
     setDraft("");
     onTarget(null);
     try {
-      await client.send(room_id, content, target?.message.id ?? null);
+      await client.send(room_id, content, { reply_to: target?.message.id, thread });
     } catch {
       setDraft(content);
       setFailed(t("The message could not be saved on this device. Its storage may be full."));

@@ -16,10 +16,10 @@ export interface ComposerText {
   readonly setDraft: (text: string) => void;
 }
 
-/** The text in the box: the room's draft, or the message that is being edited. */
-export function useText(room_id: string, target: Target | null): ComposerText {
+/** The text in the box: the draft of the room or the thread, or the message that is being edited. */
+export function useText(room_id: string, thread: string | undefined, target: Target | null): ComposerText {
   const client = useClient();
-  const [draft, setDraft] = useDraft(room_id);
+  const [draft, setDraft] = useDraft(thread === undefined ? room_id : `thread ${thread}`);
   /** The changed text of one target; another target starts with its own content. */
   const [edited, setEdited] = useState<{ readonly target: Target; readonly text: string } | null>(null);
   const editing = target?.kind === "edit" ? target : null;
@@ -27,24 +27,24 @@ export function useText(room_id: string, target: Target | null): ComposerText {
   const set = (next: string) => {
     if (editing !== null) return setEdited({ target: editing, text: next });
     setDraft(next);
-    client.typing(room_id, next.trim() !== "");
+    if (thread === undefined) client.typing(room_id, next.trim() !== "");
   };
   const left = text.length < COUNT_FROM ? null : LONGEST - [...text].length;
   return { text, isEmpty: text.trim() === "", left, set, setDraft };
 }
 
-/** The unsent text of a room, stored until it is sent. */
-function useDraft(room_id: string): [string, (text: string) => void] {
+/** The unsent text of a room or a thread, stored until it is sent. */
+function useDraft(key: string): [string, (text: string) => void] {
   const client = useClient();
   const [draft, setDraft] = useState("");
   const touched = useRef(false);
   useEffect(() => {
-    void client.draft(room_id).then((stored) => touched.current || setDraft(stored));
-  }, [client, room_id]);
+    void client.draft(key).then((stored) => touched.current || setDraft(stored));
+  }, [client, key]);
   const write = (text: string) => {
     touched.current = true;
     setDraft(text);
-    client.keepDraft(room_id, text);
+    client.keepDraft(key, text);
   };
   return [draft, write];
 }
