@@ -31,9 +31,25 @@ TERMINAL: Final = ROOT / "client_demo/tidings_chat"
 SERVER: Final = ("actions", "auth", "log", "gateways/rest.py")
 """Where the errors begin that users see."""
 
-_MARKS: Final = {"t": 1, "m": 1, "n": 2}
+_MARKS: Final = {"t": (0,), "m": (0,), "n": (0, 1), "_command": (1, 2)}
+"""Functions, and which of their arguments are texts. The second of `n` is the plural of the first."""
+_SHOWN: Final = frozenset(
+    (
+        *("note", "heading", "Text", "append", "add_column", "print", "read_secret", "_usage"),
+        *("ArgumentTypeError", "InvalidCommand", "SignedOut", "Busy", "Offline", "ProtocolError", "TidingsError"),
+    )
+)
+"""Functions whose first argument is shown."""
+_SHOWN_AS: Final = frozenset(("help", "description", "epilog", "title", "metavar"))
+"""Arguments that are shown."""
+_WORD: Final = re.compile(r"[A-Za-z]{3,}")
+_SAME: Final = frozenset(
+    ("User-Agent", "Authorization", "Bearer ", "Alt", "unknown system", "taken before", "/favourite [off]")
+)
+"""Written the same in every language, or no text."""
+_NO_TEXT: Final = re.compile("^(class:|fg:|bold |noreverse |SELECT )")
 _SENTENCE: Final = re.compile(r"^[A-Z][a-z]{2,}|[a-z],? [a-z]")
-_PLACEHOLDER: Final = re.compile(r"\{\w+\}")
+_PLACEHOLDER: Final = re.compile(r"\{\w+\}|%(?:\(\w+\))?[sr]")
 
 
 @dataclass
@@ -60,7 +76,8 @@ def collect() -> Texts:
         texts.add(text["text"], text.get("plural"), text["file"])
     for text in found["unmarked"]:
         texts.problems.append(f"{text['file']}:{text['line']}: {text['why']}: {text['text']!r}")
-    for file in sorted(TERMINAL.glob("*.py")):
+    # `__main__.py` runs without the packages that translate.
+    for file in sorted(set(TERMINAL.glob("*.py")) - {TERMINAL / "__main__.py"}):
         _Terminal(texts, file).visit(ast.parse(file.read_text("utf-8")))
     for part in SERVER:
         path = ROOT / "server/tidings" / part
@@ -85,16 +102,32 @@ class _Terminal(ast.NodeVisitor):
     def __init__(self, texts: Texts, file: Path) -> None:
         self._texts = texts
         self._file = str(file.relative_to(ROOT))
+        self._shown = False
 
     def visit_Call(self, node: ast.Call) -> None:
-        count = _MARKS.get(node.func.id, 0) if isinstance(node.func, ast.Name) else 0
-        marked = [arg.value for arg in node.args[:count] if isinstance(arg, ast.Constant)]
-        if count and len(marked) == count:
-            self._texts.add(marked[0], marked[1] if count == 2 else None, self._file)
-            for child in (*node.args[count:], *node.keywords):
-                self.visit(child)
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        marked = [
+            node.args[at].value
+            for at in _MARKS.get(name, ())
+            if at < len(node.args) and isinstance(node.args[at], ast.Constant)
+        ]
+        if name == "n":
+            self._texts.add(marked[0], marked[1], self._file)
         else:
-            self.generic_visit(node)
+            for text in filter(None, marked):
+                self._texts.add(text, None, self._file)
+        for at, argument in enumerate(node.args):
+            if not (isinstance(argument, ast.Constant) and at in _MARKS.get(name, ())):
+                self._visit(argument, shown=at == 0 and name in _SHOWN)
+        for keyword in node.keywords:
+            if keyword.arg != "style":
+                self._visit(keyword.value, shown=keyword.arg in _SHOWN_AS)
+        self._visit(node.func, shown=False)
+
+    def _visit(self, node: ast.AST, *, shown: bool) -> None:
+        before, self._shown = self._shown, shown
+        self.visit(node)
+        self._shown = before
 
     def visit_Expr(self, node: ast.Expr) -> None:
         if not isinstance(node.value, ast.Constant):  # else a docstring
@@ -106,7 +139,9 @@ class _Terminal(ast.NodeVisitor):
                 self.visit(part)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str) and _SENTENCE.search(node.value.strip()):
+        if not isinstance(node.value, str) or node.value in _SAME or _NO_TEXT.match(node.value):
+            return
+        if (_WORD if self._shown else _SENTENCE).search(node.value.strip()):
             self._texts.problems.append(f"{self._file}:{node.lineno}: not marked: {node.value!r}")
 
 

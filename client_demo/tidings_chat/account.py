@@ -14,7 +14,8 @@ from urllib.parse import quote
 import httpx
 
 from tidings.contract.models import Credentials
-from tidings_chat.errors import SignedOut
+from tidings_chat.errors import SignedOut, message_of, reason_of
+from tidings_chat.i18n import t
 from tidings_chat.state import State
 from tidings_client import Conflict, Offline, ProtocolError, Refused, TidingsError, TokenRevoked, Unauthenticated
 
@@ -57,7 +58,7 @@ class Account:
         """Read from the state, because another process of this device may have renewed it."""
         token = self._state.get("token")
         if token is None:
-            raise SignedOut("signed out")
+            raise SignedOut(t("signed out"))
         return token
 
     async def fresh_token(self) -> str:
@@ -90,7 +91,9 @@ class Account:
         if self._password is None:
             self._password = await ask_password()
         if self._password is None:
-            raise SignedOut(f"a password is needed to sign in as {self.username}: --password or TIDINGS_PASSWORD")
+            raise SignedOut(
+                t("a password is needed to sign in as {user}: --password or TIDINGS_PASSWORD", user=self.username)
+            )
         try:
             await self._sign_in_at("/api/login")
         except Unauthenticated as error:
@@ -110,7 +113,7 @@ class Account:
                 raise
             if self._password is None or isinstance(error, TokenRevoked):
                 self._state.put(token=None, expires_at=None)
-                raise SignedOut(f"{error.message}: sign in again") from None
+                raise SignedOut(t("{reason}: sign in again", reason=reason_of(error))) from None
             await self._sign_in_at("/api/login")
 
     def forget_password(self) -> None:
@@ -164,7 +167,7 @@ class Account:
             }
             self._state.put(routes=json.dumps({VERSION: self._routes}))
         if action not in self._routes:
-            raise ProtocolError(f"{self.server} has no route for {action}")
+            raise ProtocolError(t("{server} has no route for {action}", server=self.server, action=action))
         method, path = self._routes[action].split(" ", 1)
         return method, path
 
@@ -191,11 +194,13 @@ async def username_of(server: str, token: str) -> str:
     try:
         return str(_read(answer)["username"])
     except Refused as error:
-        raise (SignedOut(f"the token: {error}") if error.code in _SIGN_IN_AGAIN else error) from None
+        raise (
+            SignedOut(t("the token: {reason}", reason=message_of(error))) if error.code in _SIGN_IN_AGAIN else error
+        ) from None
 
 
 def _unreachable(server: str, error: httpx.HTTPError) -> Offline:
-    return Offline(f"cannot reach {server}: {str(error) or type(error).__name__}")
+    return Offline(t("cannot reach {server}: {reason}", server=server, reason=str(error) or type(error).__name__))
 
 
 def _read(answer: httpx.Response) -> dict[str, Any]:
@@ -205,8 +210,10 @@ def _read(answer: httpx.Response) -> dict[str, Any]:
         data = None
     if not isinstance(data, dict):
         if answer.is_server_error:  # of a proxy, while the server is away
-            raise Offline(f"{answer.url} cannot be reached (HTTP {answer.status_code})")
-        raise ProtocolError(f"{answer.url} does not speak this protocol (HTTP {answer.status_code})")
+            raise Offline(t("{url} cannot be reached (HTTP {status})", url=answer.url, status=answer.status_code))
+        raise ProtocolError(
+            t("{url} does not speak this protocol (HTTP {status})", url=answer.url, status=answer.status_code)
+        )
     if answer.is_success:
         return data
     raise Refused.read({**data, "message": data.get("message") or data.get("detail") or data.get("title")})

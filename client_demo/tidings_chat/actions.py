@@ -31,6 +31,7 @@ from tidings.contract.models import (
 from tidings_chat import arguments, render
 from tidings_chat.arguments import conversation, duration, number, number_and_text, seconds, username, words
 from tidings_chat.errors import InvalidCommand
+from tidings_chat.i18n import m, t
 from tidings_chat.registry import CommandContext, CommandTable
 from tidings_chat.rooms import title
 
@@ -64,7 +65,7 @@ async def _ask_in_room(context: CommandContext, answer: type[V], action: str, **
 
 @_command("edit", "N TEXT", "change one of your messages; . is your last one", group=_MESSAGES, needs_room=True)
 async def edit(context: CommandContext, rest: str) -> None:
-    reference, text = number_and_text(rest, "/edit N TEXT")
+    reference, text = number_and_text(rest, m("/edit N TEXT"))
     message = await context.message(reference, own=True)
     context.show(views=[await _ask(context, Message, "edit", {"message_id": message.id, "content": text})])
 
@@ -81,7 +82,7 @@ async def delete(context: CommandContext, rest: str) -> None:
 async def stop(context: CommandContext, rest: str) -> None:
     message = await context.message(rest)
     await context.ask("stop", {"message_id": message.id})
-    context.show(render.note(f"{message.sender} is asked to stop"))
+    context.show(render.note(t("{user} is asked to stop", user=message.sender)))
 
 
 @_command("react", "N EMOJI", "put an emoji on message N; . is the last one", group=_MESSAGES, needs_room=True)
@@ -95,7 +96,7 @@ async def unreact(context: CommandContext, rest: str) -> None:
 
 
 async def _react(context: CommandContext, rest: str, *, remove: bool) -> None:
-    reference, emoji = words(rest, "which message, and what? N EMOJI", 2, 2)
+    reference, emoji = words(rest, m("which message, and what? N EMOJI"), 2, 2)
     message = await context.message(reference)
     payload = {"message_id": message.id, "emoji": emoji, "remove": remove}
     context.show(views=[await _ask(context, Message, "react", payload)])
@@ -110,24 +111,24 @@ async def _react(context: CommandContext, rest: str, *, remove: bool) -> None:
 async def search(context: CommandContext, rest: str) -> None:
     results = await _ask(context, SearchResults, "search", {"query": rest})
     if not results.messages:
-        context.show(render.note("nothing found"))
+        context.show(render.note(t("nothing found")))
     for message in reversed(results.messages):
         where = f"#{message.topic_name}" if message.topic_name else context.title_of(message.room_id)
         context.show(
             render.search_result(message, results.snippets.get(message.id, []), context.account.username, where)
         )
     context.show(
-        *([render.note("↑ older ones are not shown")] if results.next else []), views=reversed(results.messages)
+        *([render.note(t("↑ older ones are not shown"))] if results.next else []), views=reversed(results.messages)
     )
 
 
 @_command("publish", "EVENT JSON", "publish an application's event in this room", group=_MESSAGES, needs_room=True)
 async def publish(context: CommandContext, rest: str) -> None:
-    event, text = number_and_text(rest, "/publish EVENT JSON")
+    event, text = number_and_text(rest, m("/publish EVENT JSON"))
     try:
         data = json.loads(text)
     except ValueError:
-        raise InvalidCommand(f"{text} is not JSON") from None
+        raise InvalidCommand(t("{text} is not JSON", text=text)) from None
     published = await _ask_in_room(context, Published, "publish", event=event, data=data)
     context.show(views=[published])
 
@@ -136,7 +137,7 @@ async def publish(context: CommandContext, rest: str) -> None:
 async def events(context: CommandContext, rest: str) -> None:
     page = await _ask_in_room(context, PublishedEvents, "get_events", **({"event": rest} if rest else {}))
     if not page.events:
-        context.show(render.note("no event yet"))
+        context.show(render.note(t("no event yet")))
     context.show(*(render.published(event, "") for event in page.events), views=page.events)
 
 
@@ -158,15 +159,22 @@ async def set_purpose(context: CommandContext, rest: str) -> None:
     context.show(views=[await _ask_in_room(context, Room, "set_purpose", purpose=rest or None)])
 
 
+_RINGS: Final = {
+    "all": m("everything rings here"),
+    "mentions": m("mentions ring here"),
+    "nothing": m("nothing rings here"),
+}
+
+
 @_command("notify", "all|mentions|nothing", "choose what rings in this room", group=_ROOMS, needs_room=True)
 async def notify(context: CommandContext, rest: str) -> None:
-    await _prefer(context, f"{rest} rings here", notify=rest)
+    await _prefer(context, t(_RINGS.get(rest, rest)), notify=rest)
 
 
 @_command("quiet", "TIME|off", "let nothing ring in this room for a while", group=_ROOMS, needs_room=True)
 async def quiet(context: CommandContext, rest: str) -> None:
     length = None if rest == "off" else seconds(rest)
-    told = "no longer quiet" if length is None else f"quiet for {duration(length)}"
+    told = t("no longer quiet") if length is None else t("quiet for {time}", time=duration(length))
     await _prefer(context, told, quiet_for=length)
 
 
@@ -174,7 +182,7 @@ async def quiet(context: CommandContext, rest: str) -> None:
 async def favourite(context: CommandContext, rest: str) -> None:
     if rest not in ("", "off"):
         raise InvalidCommand("/favourite [off]")
-    await _prefer(context, "no favourite" if rest else "a favourite", favourite=not rest)
+    await _prefer(context, t("no favourite") if rest else t("a favourite"), favourite=not rest)
 
 
 async def _prefer(context: CommandContext, told: str, **changed: Any) -> None:
@@ -186,7 +194,7 @@ async def _prefer(context: CommandContext, told: str, **changed: Any) -> None:
 async def mark_unread(context: CommandContext, rest: str) -> None:
     message = await context.message(rest or ".")
     answer = await _ask_in_room(context, Unread, "mark_unread", seq=message.seq)
-    context.show(render.note(f"{answer.unread} unread"), views=[answer])
+    context.show(render.note(t("{count} unread", count=answer.unread)), views=[answer])
 
 
 @_command("invite", "USER", "add a user to this topic or group", group=_ROOMS, needs_room=True)
@@ -202,7 +210,7 @@ async def invite(context: CommandContext, rest: str) -> None:
     needs_room=True,
 )
 async def link(context: CommandContext, rest: str) -> None:
-    options = words(rest, "/link [TIME|never] [USES]", 0, 2)
+    options = words(rest, m("/link [TIME|never] [USES]"), 0, 2)
     payload: dict[str, Any] = {}
     if options:
         payload["expires_in"] = None if options[0] == "never" else seconds(options[0])
@@ -210,7 +218,10 @@ async def link(context: CommandContext, rest: str) -> None:
         payload["uses"] = number(options[1])
     new_link = await _ask_in_room(context, InvitationLink, "create_invitation_link", **payload)
     works = render.works(new_link)
-    context.show(render.note(f"/join-link {new_link.code}  works {works}; /unlink ends it"), views=[new_link])
+    context.show(
+        render.note(t("/join-link {code}  works {works}; /unlink ends it", code=new_link.code, works=works)),
+        views=[new_link],
+    )
 
 
 @_command(
@@ -228,7 +239,7 @@ async def links(context: CommandContext, _: str) -> None:
 @_command("unlink", "CODE", "delete an invitation link", group=_ROOMS)
 async def unlink(context: CommandContext, rest: str) -> None:
     await context.ask("delete_invitation_link", {"code": rest})
-    context.show(render.note("the link is deleted"))
+    context.show(render.note(t("the link is deleted")))
 
 
 # People
@@ -266,19 +277,21 @@ async def people(context: CommandContext, rest: str) -> None:
 @_command("block", "USER", "refuse messages and invitations from a user", group=_PEOPLE)
 async def block(context: CommandContext, rest: str) -> None:
     await context.ask("block", {"username": username(rest)})
-    context.show(render.note(f"{username(rest)} is blocked: no direct messages, no invitations; /unblock ends it"))
+    context.show(
+        render.note(t("{user} is blocked: no direct messages, no invitations; /unblock ends it", user=username(rest)))
+    )
 
 
 @_command("unblock", "USER", "accept them again", group=_PEOPLE)
 async def unblock(context: CommandContext, rest: str) -> None:
     await context.ask("unblock", {"username": username(rest)})
-    context.show(render.note(f"{username(rest)} is not blocked"))
+    context.show(render.note(t("{user} is not blocked", user=username(rest))))
 
 
 @_command("blocks", "", "list the users you have blocked", group=_PEOPLE)
 async def blocks(context: CommandContext, _: str) -> None:
     blocked = await _ask(context, Usernames, "get_blocks", {})
-    context.show(render.note(", ".join(blocked.usernames) or "nobody is blocked"), views=[blocked])
+    context.show(render.note(", ".join(blocked.usernames) or t("nobody is blocked")), views=[blocked])
 
 
 # Moderation
@@ -291,18 +304,21 @@ async def kick(context: CommandContext, rest: str) -> None:
 
 @_command("ban", "USER [TIME]", "remove a user for a time, or forever", group=_MODERATION, needs_room=True)
 async def ban(context: CommandContext, rest: str) -> None:
-    user, *time = words(rest, "/ban USER [TIME]", 1, 2)
+    user, *time = words(rest, m("/ban USER [TIME]"), 1, 2)
     until = {"duration": seconds(time[0])} if time else {}
     await context.ask_in_room("ban", username=username(user), **until)
-    context.show(
-        render.note(f"{username(user)} is banned {f'for {duration(seconds(time[0]))}' if time else 'forever'}")
+    told = (
+        t("{user} is banned for {time}", user=username(user), time=duration(seconds(time[0])))
+        if time
+        else t("{user} is banned forever", user=username(user))
     )
+    context.show(render.note(told))
 
 
 @_command("unban", "USER", "let a user come back", group=_MODERATION, needs_room=True)
 async def unban(context: CommandContext, rest: str) -> None:
     await context.ask_in_room("unban", username=username(rest))
-    context.show(render.note(f"{username(rest)} is no longer banned"))
+    context.show(render.note(t("{user} is no longer banned", user=username(rest))))
 
 
 @_command("bans", "", "list the users who are banned from this room", group=_MODERATION, needs_room=True)
@@ -313,10 +329,10 @@ async def bans(context: CommandContext, _: str) -> None:
 
 @_command("report", "N REASON", "tell the moderators of a message", group=_MODERATION, needs_room=True)
 async def report(context: CommandContext, rest: str) -> None:
-    reference, reason = number_and_text(rest, "/report N REASON")
+    reference, reason = number_and_text(rest, m("/report N REASON"))
     message = await context.message(reference)
     await context.ask("report", {"message_id": message.id, "reason": reason})
-    context.show(render.note(f"the moderators are told of what {message.sender} wrote"))
+    context.show(render.note(t("the moderators are told of what {user} wrote", user=message.sender)))
 
 
 @_command("reports", "", "list the messages that were reported here", group=_MODERATION, needs_room=True)
@@ -330,9 +346,9 @@ async def close(context: CommandContext, rest: str) -> None:
     which = number(rest)
     page = await _ask_in_room(context, Reports, "get_reports", limit=500)
     if not 0 < which <= len(page.reports):
-        raise InvalidCommand(f"there is no report {which}: /reports lists them")
+        raise InvalidCommand(t("there is no report {number}: /reports lists them", number=which))
     await context.ask("close_report", {"report_id": page.reports[which - 1].report_id})
-    context.show(render.note("the report is closed"))
+    context.show(render.note(t("the report is closed")))
 
 
 @_command(
@@ -343,19 +359,22 @@ async def close(context: CommandContext, rest: str) -> None:
     needs_room=True,
 )
 async def mute(context: CommandContext, rest: str) -> None:
-    user, *time = words(rest, "/mute USER [TIME]", 1, 2)
+    user, *time = words(rest, m("/mute USER [TIME]"), 1, 2)
     length = seconds(time[0]) if time else 3600
     await context.ask_in_room("mute", username=username(user), duration=length)
-    context.show(
-        render.note(f"{username(user)} {f'is muted for {duration(length)}' if length else 'may speak again'}")
+    told = (
+        t("{user} is muted for {time}", user=username(user), time=duration(length))
+        if length
+        else t("{user} may speak again", user=username(user))
     )
+    context.show(render.note(told))
 
 
 @_command("role", "USER ROLE", "make a user owner, moderator or member", group=_MODERATION, needs_room=True)
 async def role(context: CommandContext, rest: str) -> None:
-    user, role_name = words(rest, "/role USER ROLE: owner, moderator or member", 2, 2)
+    user, role_name = words(rest, m("/role USER ROLE: owner, moderator or member"), 2, 2)
     if role_name not in list(Role):
-        raise InvalidCommand(f"{role_name} is not a role: owner, moderator or member")
+        raise InvalidCommand(t("{role} is not a role: owner, moderator or member", role=role_name))
     await context.ask_in_room("set_role", username=username(user), role=role_name)
 
 
@@ -395,23 +414,23 @@ async def revoke(context: CommandContext, rest: str) -> None:
     if session_id.isascii() and session_id.isdigit() and 1 <= int(session_id[:9]) <= len(session_list):
         session_id = session_list[int(session_id[:9]) - 1].session_id
     await context.ask("revoke_session", {"session_id": session_id})
-    context.show(render.note("that session is signed out"))
+    context.show(render.note(t("that session is signed out")))
 
 
 @_command("passwd", "", "change your password; this ends your other sessions", group=_ACCOUNT)
 async def passwd(context: CommandContext, _: str) -> None:
-    current = await context.read_secret("Current password")
-    new = await context.read_secret("New password")
-    if await context.read_secret("New password, again") != new:
-        raise InvalidCommand("the two are not the same; the password is unchanged")
+    current = await context.read_secret(t("Current password"))
+    new = await context.read_secret(t("New password"))
+    if await context.read_secret(t("New password, again")) != new:
+        raise InvalidCommand(t("the two are not the same; the password is unchanged"))
     await context.ask("change_password", {"password": current, "new_password": new})
     context.account.forget_password()
-    context.show(render.note("the password is changed; your other sessions are signed out"))
+    context.show(render.note(t("the password is changed; your other sessions are signed out")))
 
 
 @_command("deactivate", "", "close your account; what you sent stays", group=_ACCOUNT)
 async def deactivate(context: CommandContext, _: str) -> None:
-    await context.ask("deactivate", {"password": await context.read_secret("Your password, to close the account")})
+    await context.ask("deactivate", {"password": await context.read_secret(t("Your password, to close the account"))})
 
 
 @_command(
@@ -419,8 +438,8 @@ async def deactivate(context: CommandContext, _: str) -> None:
 )
 async def delete_account(context: CommandContext, rest: str) -> None:
     if rest not in ("", "messages"):
-        raise InvalidCommand("/delete-account, or /delete-account messages")
-    password = await context.read_secret("Your password, to delete the account for ever")
+        raise InvalidCommand(t("/delete-account, or /delete-account messages"))
+    password = await context.read_secret(t("Your password, to delete the account for ever"))
     await context.ask("delete_account", {"password": password, "messages": "delete" if rest else "keep"})
 
 
@@ -437,13 +456,13 @@ async def pending(context: CommandContext, rest: str) -> None:
 @_command("clear", "[DEVICE]", "drop what a device has not received", group=_ACCOUNT)
 async def clear(context: CommandContext, rest: str) -> None:
     await context.ask("clear_pending", {"device": rest or context.device})
-    context.show(render.note(f"nothing is pending for {rest or context.device}"))
+    context.show(render.note(t("nothing is pending for {device}", device=rest or context.device)))
 
 
 @_command("echo", "TEXT", "have the server send TEXT back", group=_ACCOUNT)
 async def echo(context: CommandContext, rest: str) -> None:
     echoed = await _ask(context, Echo, "echo", {"content": rest})
-    context.show(render.note(f"echo: {echoed.content}"), views=[echoed])
+    context.show(render.note(t("echo: {content}", content=echoed.content)), views=[echoed])
 
 
 @_command("echo-history", "", "list your echoes", group=_ACCOUNT)
@@ -451,13 +470,13 @@ async def echo_history(context: CommandContext, _: str) -> None:
     entries = (await _ask(context, EchoHistory, "echo_history", {})).entries
     context.show(*(render.echo(entry) for entry in entries), views=entries)
     if not entries:
-        context.show(render.note("no echo yet"))
+        context.show(render.note(t("no echo yet")))
 
 
 @_command("new", "USER… [: TITLE]", "start a group, or a conversation with one user", group=_ROOMS)
 async def new(context: CommandContext, rest: str) -> None:
     room = await _ask(context, Room, "create_conversation", conversation(rest))
-    context.show(render.note(f"you are in {title(room)} now"), views=[room])
+    context.show(render.note(t("you are in {room} now", room=title(room))), views=[room])
     await context.entered(room)
 
 
@@ -465,5 +484,5 @@ async def new(context: CommandContext, rest: str) -> None:
 async def join_link(context: CommandContext, rest: str) -> None:
     code = rest.removeprefix("/join-link").strip()
     room = await _ask(context, Room, "join_by_link", {"code": code})
-    context.show(render.note(f"you are in {title(room)} now"), views=[room])
+    context.show(render.note(t("you are in {room} now", room=title(room))), views=[room])
     await context.entered(room)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tidings.contract.models import Message
 from tidings_chat.errors import InvalidCommand
+from tidings_chat.i18n import t
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -21,20 +22,20 @@ def username(text: str) -> str:
 def number_and_text(rest: str, usage: str) -> tuple[str, str]:
     number, _, text = rest.partition(" ")
     if not text.strip():
-        raise InvalidCommand(usage)
+        raise InvalidCommand(t(usage))
     return number, text.strip()
 
 
 def words(rest: str, usage: str, minimum: int, maximum: int) -> list[str]:
     split = rest.split()
     if not minimum <= len(split) <= maximum:
-        raise InvalidCommand(usage)
+        raise InvalidCommand(t(usage))
     return split
 
 
 def number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise InvalidCommand(f"{text} is not a number")
+        raise InvalidCommand(t("{text} is not a number", text=text))
     return int(text)
 
 
@@ -42,7 +43,7 @@ def seconds(text: str) -> int:
     """Parse `90`, `90s`, `10m`, `2h`, `7d`, `2w`."""
     count, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
     if not (count.isascii() and count.isdigit() and len(count) < 10):
-        raise InvalidCommand(f"{text} is not a time: 90s, 10m, 2h, 7d")
+        raise InvalidCommand(t("{text} is not a time: 90s, 10m, 2h, 7d", text=text))
     return int(count) * _UNITS[unit]
 
 
@@ -73,7 +74,7 @@ def conversation(rest: str) -> dict[str, Any]:
     people, colon, title = rest.partition(":")
     usernames = [username(name) for name in re.split(r"[\s,]+", people) if username(name)]
     if not usernames or (colon and not title.strip()):
-        raise InvalidCommand("/new USER… [: TITLE]")
+        raise InvalidCommand(t("/new USER… [: TITLE]"))
     return {"usernames": usernames, **({"title": title.strip()} if colon else {})}
 
 
@@ -86,9 +87,11 @@ async def find_message(
     elif reference.isascii() and reference.isdigit() and 0 < len(reference) < 16:
         message = await at(int(reference))
     else:
-        raise InvalidCommand(f"{reference} is not the number of a message; . is the last one")
+        raise InvalidCommand(t("{text} is not the number of a message; . is the last one", text=reference))
     if message is None:
         raise InvalidCommand(
-            "there is no message yet" if reference == "." else f"there is no message {reference} here"
+            t("there is no message yet")
+            if reference == "."
+            else t("there is no message {number} here", number=reference)
         )
     return message

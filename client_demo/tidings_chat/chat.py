@@ -17,9 +17,10 @@ from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.arguments import find_message
 from tidings_chat.background import BackgroundTasks
-from tidings_chat.errors import InvalidCommand, why_ended
+from tidings_chat.errors import InvalidCommand, message_of, why_ended
 from tidings_chat.event_display import EventDisplay
 from tidings_chat.events import read_event
+from tidings_chat.i18n import m, n, t
 from tidings_chat.message_cache import MessageCache
 from tidings_chat.navigation import Navigation
 from tidings_chat.positions import ReadMarks, ScreenPosition
@@ -91,7 +92,14 @@ class Chat:
                 await self.reads.send()
                 await self._background.cancel()
         if self.client.unsent:
-            print(f"{_messages(len(self.client.unsent))} not sent yet: they will be when you come back.")
+            count = len(self.client.unsent)
+            print(
+                n(
+                    "{count} message not sent yet: it will be when you come back.",
+                    "{count} messages not sent yet: they will be when you come back.",
+                    count,
+                )
+            )
 
     # Events
 
@@ -147,7 +155,7 @@ class Chat:
             if line is None:
                 return
             if line.strip() and self.navigation.current is None and not is_command(line.strip()):
-                self.screen.print(render.note("No room is open: /join TOPIC, or /open ROOM-or-USER.", "yellow"))
+                self.screen.print(render.note(t("No room is open: /join TOPIC, or /open ROOM-or-USER."), "yellow"))
                 draft = line
             elif line.strip():
                 await self._run(line.strip())
@@ -161,9 +169,9 @@ class Chat:
                 text = line.removeprefix("/") if line.startswith("//") else line
                 await self.send(self.navigation.current.ref, text)
         except Refused as error:
-            self.screen.print(render.note(str(error), "red"))
+            self.screen.print(render.note(message_of(error), "red"))
         except TidingsError as error:
-            self.screen.print(render.note(str(error), "yellow"))
+            self.screen.print(render.note(message_of(error), "yellow"))
 
     def _switch(self, key: int) -> None:
         """Open the room on Alt+`key`. The text in the input line stays."""
@@ -196,7 +204,7 @@ class Chat:
         await self.client.room(**room).enqueue(content, reply_to=reply_to)
         self._sent_typing_at = 0.0
         if not self._is_online:
-            self.screen.print(render.note(f"waits to be sent: {content}"))
+            self.screen.print(render.note(t("waits to be sent: {content}", content=content)))
 
     def last_unsent(self) -> Unsent | None:
         """The user's newest message to the open room, if it is not acknowledged."""
@@ -216,14 +224,14 @@ class Chat:
         """Replace the content of an unsent message; False if it was sent meanwhile."""
         changed = await unsent.edit(content)
         if changed and not self._is_online:
-            self.screen.print(render.note(f"waits to be sent: {content}"))
+            self.screen.print(render.note(t("waits to be sent: {content}", content=content)))
         return changed
 
     async def withdraw(self, unsent: Unsent) -> bool:
         """Delete an unsent message; False if the server may have it."""
         withdrawn = await unsent.withdraw()
         if withdrawn:
-            self.screen.print(render.note(f"will not be sent: {unsent.content}"))
+            self.screen.print(render.note(t("will not be sent: {content}", content=unsent.content)))
         return withdrawn
 
     # `registry.CommandContext`
@@ -234,15 +242,15 @@ class Chat:
     async def ask_in_room(self, action: str, **payload: Any) -> dict[str, Any]:
         current = self.navigation.current
         if current is None:
-            raise InvalidCommand("no room is open")
+            raise InvalidCommand(t("no room is open"))
         if "username" in payload and "username" in current.ref:
-            raise InvalidCommand("a conversation is between two; /new makes a group, /create a topic")
+            raise InvalidCommand(t("a conversation is between two; /new makes a group, /create a topic"))
         return await self.ask(action, {**current.ref, **payload})
 
     async def message(self, reference: str, *, own: bool = False) -> Message:
         current = self.navigation.current
         if current is None or current.room_id is None:
-            raise InvalidCommand("no room is open" if current is None else "nothing is said here yet")
+            raise InvalidCommand(t("no room is open") if current is None else t("nothing is said here yet"))
         room_id = current.room_id
         sender = self.account.username if own else None
 
@@ -279,7 +287,7 @@ class Chat:
 
     def _prompt(self) -> str:
         current = self.navigation.current
-        return render.visible(current.title) if current else "no room"
+        return render.visible(current.title) if current else t("no room")
 
     def _status(self) -> StyleAndTextTuples:
         online = self._is_online
@@ -289,9 +297,9 @@ class Chat:
             ("", self.account.username),
         ]
         if self.client.unsent:
-            parts.append(("class:bar.bad", f"  {_messages(len(self.client.unsent))} to send"))
+            parts.append(("class:bar.bad", f"  {_to_send(len(self.client.unsent))}"))
         if not online:
-            parts.append(("class:bar.bad", f"  {self.display.offline_reason or 'not connected'}"))
+            parts.append(("class:bar.bad", f"  {t(self.display.offline_reason or m('not connected'))}"))
         if current is not None and current.room_id is not None:
             parts += self._roster.status(current.room_id, online=online)
         self.keys.assign(self.rooms)
@@ -304,5 +312,5 @@ class Chat:
         return suggestions(line, self._commands.names, self.rooms, self._roster.names)
 
 
-def _messages(count: int) -> str:
-    return "1 message" if count == 1 else f"{count} messages"
+def _to_send(count: int) -> str:
+    return n("{count} message to send", "{count} messages to send", count)

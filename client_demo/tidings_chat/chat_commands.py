@@ -16,6 +16,7 @@ from tidings_chat.actions import ACTIONS
 from tidings_chat.arguments import number_and_text
 from tidings_chat.chat import Chat
 from tidings_chat.errors import InvalidCommand
+from tidings_chat.i18n import m, t
 from tidings_chat.navigation import CurrentRoom
 from tidings_chat.registry import Command, CommandTable
 from tidings_chat.rooms import all_rooms, title
@@ -24,13 +25,13 @@ from tidings_client import Refused
 
 _TABLE: Final[CommandTable[Chat]] = CommandTable()
 _command = _TABLE.command
-_GROUPS: Final = ("messages", "rooms", "people", "moderation", "account", "this client")
-_MESSAGES, _ROOMS, _CLIENT = "messages", "rooms", "this client"
+_GROUPS: Final = (m("messages"), m("rooms"), m("people"), m("moderation"), m("account"), m("this client"))
+_MESSAGES, _ROOMS, _CLIENT = "messages", "rooms", m("this client")
 
 
 def _current(chat: Chat) -> CurrentRoom:
     if chat.navigation.current is None:
-        raise InvalidCommand("no room is open")
+        raise InvalidCommand(t("no room is open"))
     return chat.navigation.current
 
 
@@ -47,7 +48,15 @@ async def join(chat: Chat, topic: str) -> None:
         data = await chat.ask("connect_to_room", {"topic_name": topic})
     entered = ConnectedRoom.model_validate(data, extra="ignore")
     chat.navigation.open(entered.room)
-    chat.screen.print(render.note(f"{title(entered.room)}: {', '.join(entered.usernames) or 'nobody'} online"))
+    chat.screen.print(
+        render.note(
+            t(
+                "{room}: {users} online",
+                room=title(entered.room),
+                users=", ".join(entered.usernames) or t("nobody"),
+            )
+        )
+    )
     await _show_recent(chat, entered.room)
 
 
@@ -59,8 +68,12 @@ async def create(chat: Chat, rest: str) -> None:
         data = await chat.ask("create", {"topic_name": name, "is_private": "--private" in words})
     room = Room.model_validate(data, extra="ignore")
     chat.navigation.open(room)
-    hint = "/invite others" if room.is_private else "anybody may join"
-    chat.screen.print(render.note(f"{title(room)} is yours: {hint}"))
+    told = (
+        t("{room} is yours: /invite others", room=title(room))
+        if room.is_private
+        else t("{room} is yours: anybody may join", room=title(room))
+    )
+    chat.screen.print(render.note(told))
 
 
 @_command("new", "USER… [: TITLE]", "start a group, or a conversation with one user", group=_ROOMS)
@@ -88,7 +101,7 @@ async def leave(chat: Chat, _: str) -> None:
     current = _current(chat)
     await chat.ask("unsubscribe", current.ref)
     chat.navigation.close()
-    chat.screen.print(render.note(f"you have left {current.title}"))
+    chat.screen.print(render.note(t("you have left {room}", room=current.title)))
 
 
 @_command("open", "ROOM-or-USER", "open one of your rooms, or a conversation", group=_ROOMS)
@@ -104,10 +117,12 @@ async def open_room(chat: Chat, name: str) -> None:
     except Refused as error:
         if error.code not in UNKNOWN:
             raise
-        raise InvalidCommand(f"no room of yours and no user is called {name}; /join enters a topic") from None
+        raise InvalidCommand(
+            t("no room of yours and no user is called {name}; /join enters a topic", name=name)
+        ) from None
     username = Profile.model_validate(profile, extra="ignore").username
     chat.navigation.open_conversation(username)
-    chat.screen.print(render.note(f"nothing said to {username} yet"))
+    chat.screen.print(render.note(t("nothing said to {user} yet", user=username)))
 
 
 async def _show_recent(chat: Chat, room: Room, limit: int = 20) -> None:
@@ -123,20 +138,20 @@ async def _show_recent(chat: Chat, room: Room, limit: int = 20) -> None:
 async def msg(chat: Chat, rest: str) -> None:
     username, _, text = rest.partition(" ")
     if not text.strip():
-        raise InvalidCommand("/msg USER TEXT")
+        raise InvalidCommand(t("/msg USER TEXT"))
     await chat.send({"username": username.removeprefix("@")}, text.strip())
 
 
 @_command("reply", "N TEXT", "reply to message N; . is the last one", group=_MESSAGES)
 async def reply(chat: Chat, rest: str) -> None:
-    reference, text = number_and_text(rest, "/reply N TEXT")
+    reference, text = number_and_text(rest, m("/reply N TEXT"))
     message = await chat.message(reference)
     await chat.send(_current(chat).ref, text, message.id)
 
 
 @_command("edit", "N TEXT", "change one of your messages; . is your last one", group=_MESSAGES)
 async def edit(chat: Chat, rest: str) -> None:
-    reference, text = number_and_text(rest, "/edit N TEXT")
+    reference, text = number_and_text(rest, m("/edit N TEXT"))
     unsent = chat.last_unsent() if reference == "." else None
     if unsent is None or not await chat.change(unsent, text):
         await actions.edit(chat, rest)
@@ -148,13 +163,13 @@ async def delete(chat: Chat, reference: str) -> None:
     if unsent is None:
         await actions.delete(chat, reference)
     elif not await chat.withdraw(unsent):
-        raise InvalidCommand("it is being sent: delete it when it is here")
+        raise InvalidCommand(t("it is being sent: delete it when it is here"))
 
 
 @_command("history", "[N]", "show the last N messages of this room (20)", group=_MESSAGES)
 async def history(chat: Chat, count: str) -> None:
     if count and not (count.isascii() and count.isdigit() and 1 <= int(count) <= 200):
-        raise InvalidCommand("/history N, with N from 1 to 200")
+        raise InvalidCommand(t("/history N, with N from 1 to 200"))
     data = await chat.ask("history", {**_current(chat).ref, "limit": int(count or 20)})
     chat.screen.print(render.heading(_current(chat).title))
     chat.display.show_page(History.model_validate(data, extra="ignore").messages)
@@ -165,7 +180,13 @@ async def whoami(chat: Chat, _: str) -> None:
     hours = chat.account.expires_in() / 3600
     chat.screen.print(
         render.note(
-            f"{chat.account.username} on {chat.account.server}, device {chat.device}, signed in for {hours:.1f} h"
+            t(
+                "{user} on {server}, device {device}, signed in for {hours} h",
+                user=chat.account.username,
+                server=chat.account.server,
+                device=chat.device,
+                hours=f"{hours:.1f}",
+            )
         )
     )
 
@@ -175,25 +196,26 @@ async def help_(chat: Chat, topic: str) -> None:
     commands: dict[str, Command[Any]] = {**_TABLE.commands, **ACTIONS.commands}
     topic = topic.removeprefix("/").casefold()
     if topic not in ("", "all", *commands):
-        raise InvalidCommand(f"there is no /{topic}; /help lists the commands")
+        raise InvalidCommand(t("there is no /{command}; /help lists the commands", command=topic))
     grid = Grid.grid(padding=(0, 2))
     for group in _GROUPS:
         entries = [entry for entry in commands.values() if entry.group == group and topic in ("", "all", entry.name)]
         if not topic:
             names = " ".join(f"/{entry.name}" for entry in entries)
-            grid.add_row(Text(f"  {group}", style="dim"), Text(names, style="bold"))
+            grid.add_row(Text(f"  {t(group)}", style="dim"), Text(names, style="bold"))
             continue
         if topic == "all":
-            grid.add_row(Text(group, style="dim"))
+            grid.add_row(Text(t(group), style="dim"))
         for entry in entries:
-            grid.add_row(Text(f"  /{entry.name} {entry.arguments}", style="bold"), Text(entry.summary, style="dim"))
+            usage = f"  /{entry.name} {t(entry.arguments)}"
+            grid.add_row(Text(usage, style="bold"), Text(t(entry.summary), style="dim"))
     chat.screen.print(grid)
     if topic in ("", "all"):
         chat.screen.print(
-            render.note("/help COMMAND explains a command, /help all explains all of them."),
-            render.note("N is the number at the left of a message. TIME is 90s, 10m, 2h, 7d or 2w."),
-            render.note("Anything else is sent to the open room; // sends a leading slash."),
-            render.note("Tab completes, Alt+1 to Alt+9 switch rooms, Ctrl-D quits."),
+            render.note(t("/help COMMAND explains a command, /help all explains all of them.")),
+            render.note(t("N is the number at the left of a message. TIME is 90s, 10m, 2h, 7d or 2w.")),
+            render.note(t("Anything else is sent to the open room; // sends a leading slash.")),
+            render.note(t("Tab completes, Alt+1 to Alt+9 switch rooms, Ctrl-D quits.")),
         )
 
 
@@ -216,4 +238,4 @@ class ChatCommands:
         elif name in ACTIONS.commands:
             await registry.run(ACTIONS.commands[name], context, rest)
         else:
-            raise InvalidCommand(f"there is no /{name}; /help lists the commands")
+            raise InvalidCommand(t("there is no /{command}; /help lists the commands", command=name))

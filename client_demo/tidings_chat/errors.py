@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from tidings_client import Closed, TidingsError, TokenRevoked
+from typing import Final
+
+from tidings_chat.i18n import is_translated, locale, m, t
+from tidings_client import Closed, Refused, TidingsError, TokenRevoked
+
+_MEANINGS: Final = {
+    "invalid": m("The server does not accept this."),
+    "unknown_action": m("The server does not know this action."),
+    "unauthenticated": m("The username or the password is wrong."),
+    "token_expired": m("Your session has expired."),
+    "token_revoked": m("Your session was signed out."),
+    "forbidden": m("You may not do this."),
+    "not_found": m("This does not exist, or you may not see it."),
+    "conflict": m("This is not possible now: something else has changed, or exists already."),
+    "too_large": m("This is too large, or too many."),
+    "rate_limited": m("Too many requests. Try again in a moment."),
+    "unavailable": m("The server is not available now. Try again in a moment."),
+    "internal": m("The server has made a mistake."),
+}
+"""What a code means, for languages into which the server's message is not translated."""
+
+_OFFLINE: Final = (m("the connection was lost"), m("not connected"), m("the client is closed"))
+"""Messages of the library."""
 
 
 class SignedOut(TidingsError):
@@ -23,8 +45,20 @@ class InvalidCommand(TidingsError):
     code = "invalid_command"
 
 
+def reason_of(error: Refused) -> str:
+    """The message of the server in the user's language; else what its code means; else as the server has it."""
+    if locale().language == "en" or is_translated(error.message):
+        return t(error.message)
+    return t(_MEANINGS.get(error.code, error.message))
+
+
+def message_of(error: TidingsError) -> str:
+    """`str(error)` in the user's language."""
+    return f"{reason_of(error)} ({error.code})" if isinstance(error, Refused) else t(str(error))
+
+
 def why_ended(error: TidingsError) -> TidingsError:
     """The error by which a client of the library has ended, in the terminal's words."""
     if isinstance(error, TokenRevoked) or (isinstance(error, Closed) and error.reason == TokenRevoked.code):
-        return SignedOut("signed out by the server: sign in again")
+        return SignedOut(t("signed out by the server: sign in again"))
     return error

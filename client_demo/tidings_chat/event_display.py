@@ -31,6 +31,8 @@ from tidings.contract.models import (
     timestamp,
 )
 from tidings_chat import render
+from tidings_chat.errors import message_of
+from tidings_chat.i18n import m, t
 from tidings_chat.message_cache import MessageCache
 from tidings_chat.navigation import Navigation
 from tidings_chat.rooms import Rooms, title
@@ -57,7 +59,7 @@ class EventDisplay:
         bell: bool,
     ) -> None:
         """`read`: called with each room and seq that the user has seen."""
-        self.offline_reason = "connecting…"
+        self.offline_reason = m("connecting…")
         """Empty while connected."""
         self._me = me
         self._rooms = rooms
@@ -119,19 +121,26 @@ class EventDisplay:
 
     def show_offline(self, reason: str) -> None:
         if not self.offline_reason and self._greeted:
-            self._screen.print(render.note(f"{reason}: trying again", "yellow"))
+            self._screen.print(render.note(t("{reason}: trying again", reason=t(reason)), "yellow"))
         self.offline_reason = reason
         self._roster.clear_typing()
         self._screen.redraw()
 
     def show_refused(self, unsent: Unsent, error: Refused) -> None:
-        self._screen.print(render.note(f"not sent: {unsent.content} — {error.message} ({error.code})", "red"))
+        self._screen.print(
+            render.note(t("not sent: {content} — {reason}", content=unsent.content, reason=message_of(error)), "red")
+        )
 
     def _show_message(self, message: Message) -> None:
         self._messages.add(message)
         if message.state == "streaming":
             if self._belongs_here(message.room_id):
-                self._screen.print(render.note(f"{message.seq:>3} {message.sender} is writing: /stop {message.seq}"))
+                self._screen.print(
+                    render.note(
+                        f"{message.seq:>3} "
+                        + t("{user} is writing: /stop {number}", user=message.sender, number=message.seq)
+                    )
+                )
         else:
             self._print_new(message)
         self._roster.sent(message)
@@ -212,19 +221,28 @@ class EventDisplay:
 
     def _show_title(self, change: RoomChanged) -> None:
         if self._belongs_here(change.room_id):
-            group = "this group" if self._navigation.is_open(change.room_id) else "a group of yours"
-            self._screen.print(render.note(f"{change.username} named {group} {change.title}"))
+            told = (
+                m("{user} named this group {title}")
+                if self._navigation.is_open(change.room_id)
+                else m("{user} named a group of yours {title}")
+            )
+            self._screen.print(render.note(t(told, user=change.username, title=change.title)))
         self._navigation.rename(change.room_id)
 
     def _show_posting(self, change: RoomChanged) -> None:
         if self._belongs_here(change.room_id):
-            who = "only moderators write" if change.posting is Posting.MODERATORS else "all members may write"
-            self._screen.print(render.note(f"{who} to {self._rooms.title(change.room_id)} now"))
+            told = (
+                m("only moderators write to {room} now")
+                if change.posting is Posting.MODERATORS
+                else m("all members may write to {room} now")
+            )
+            self._screen.print(render.note(t(told, room=self._rooms.title(change.room_id))))
 
     def _show_purpose(self, change: RoomChanged) -> None:
         if self._belongs_here(change.room_id):
-            purpose = f"is for: {change.purpose}" if change.purpose else "has no purpose now"
-            self._screen.print(render.note(f"{self._rooms.title(change.room_id)} {purpose}"))
+            told = m("{room} is for: {purpose}") if change.purpose else m("{room} has no purpose now")
+            room = self._rooms.title(change.room_id)
+            self._screen.print(render.note(t(told, room=room, purpose=change.purpose)))
 
     def _show_published(self, published: ApplicationEvent) -> None:
         if self._belongs_here(published.room_id):
@@ -246,12 +264,14 @@ class EventDisplay:
             and not self._navigation.is_joining(room)
         ):
             name = room.topic_name or room.title or room.room_id
-            self._screen.print(render.note(f"you are in {title(room)} now: /open {name}"))
+            self._screen.print(render.note(t("you are in {room} now: /open {name}", room=title(room), name=name)))
 
     def _show_removed(self, removed: RoomRemoved) -> None:
         if self._rooms.get(removed.room_id) is not None:
             name = self._rooms.title(removed.room_id)
-            self._screen.print(render.note(f"you are no longer in {name}: {removed.reason}"))
+            self._screen.print(
+                render.note(t("you are no longer in {room}: {reason}", room=name, reason=t(removed.reason)))
+            )
         if self._navigation.is_open(removed.room_id):
             self._navigation.close()
 
@@ -259,30 +279,40 @@ class EventDisplay:
         self._roster.set_online(presence.username, presence.online)
         current = self._navigation.current
         if current and current.title == f"@{presence.username}":
-            self._screen.print(render.note(f"{presence.username} is {'online' if presence.online else 'offline'}"))
+            self._screen.print(
+                render.note(
+                    t("{user} is online", user=presence.username)
+                    if presence.online
+                    else t("{user} is offline", user=presence.username)
+                )
+            )
 
     def _show_profile(self, profile: ProfileChanged) -> None:
         if profile.username == self._me:
             self.quiet_until = profile.do_not_disturb_until
         current = self._navigation.current
         if current and current.title == f"@{profile.username}":
-            self._screen.print(render.note(f"{profile.username}{render.shown(profile) or '  has no status now'}"))
+            self._screen.print(
+                render.note(profile.username + (render.shown(profile) or f"  {t('has no status now')}"))
+            )
 
     def show_reset(self, room_id: str) -> None:
         self._messages.forget(room_id)
-        self._screen.print(render.note(f"the history of {self._rooms.title(room_id)} has changed: /history"))
+        self._screen.print(
+            render.note(t("the history of {room} has changed: /history", room=self._rooms.title(room_id)))
+        )
 
     def _show_ready(self, ready: Ready) -> None:
         self.offline_reason = ""
         if ready.replayed:
-            self._screen.print(render.note(f"↑ {ready.replayed} while you were away"))
+            self._screen.print(render.note(t("↑ {count} while you were away", count=ready.replayed)))
         if self._greeted:
-            self._screen.print(render.note("connected again"))
+            self._screen.print(render.note(t("connected again")))
             return
         self._greeted = True
         self._keys.assign(self._rooms)
         self._screen.print(
             render.rooms(self._rooms, self._keys.key),
-            render.note("/help lists the commands, Tab completes."),
+            render.note(t("/help lists the commands, Tab completes.")),
         )
         self._navigation.open_last()

@@ -10,11 +10,13 @@ import gettext
 import io
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from babel import Locale, UnknownLocaleError, negotiate_locale
+from babel.core import Locale, UnknownLocaleError, negotiate_locale
+from babel.dates import format_date, format_datetime
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
@@ -22,13 +24,13 @@ LANGUAGES: Final = ("en", "es")
 _VARIABLES: Final = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
 
 
-def t(text: str, **values: object) -> str:
+def t(text: str, /, **values: object) -> str:
     """A text in the user's language. `values` replace its placeholders, such as `{name}`."""
-    translated = _translations().gettext(text)
+    translated = _translations().gettext(text) if text else text
     return translated.format_map(values) if values else translated
 
 
-def n(one: str, many: str, count: int, **values: object) -> str:
+def n(one: str, many: str, count: int, /, **values: object) -> str:
     """A text with a number, `{count}`, which decides its form."""
     return _translations().ngettext(one, many, count).format_map({**values, "count": count})
 
@@ -36,6 +38,22 @@ def n(one: str, many: str, count: int, **values: object) -> str:
 def m(text: str) -> str:
     """Mark a text that `t` translates later."""
     return text
+
+
+def is_translated(text: str) -> bool:
+    return text != "" and _translations().gettext(text) != text
+
+
+def day_of(when: datetime) -> str:
+    """A date with its weekday."""
+    if locale().language == "en":
+        return f"{when:%A}, {when.day} {when:%B %Y}"
+    return format_date(when, "full", locale())
+
+
+def moment_of(when: datetime) -> str:
+    """A date without its year, and the time."""
+    return format_datetime(when, "dd MMM HH:mm", locale=locale())
 
 
 def chosen(environment: Mapping[str, str] = os.environ) -> Locale:

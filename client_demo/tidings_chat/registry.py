@@ -15,6 +15,7 @@ from rich.console import RenderableType
 from tidings.contract.models import Message, Room, View
 from tidings_chat.account import Account
 from tidings_chat.errors import InvalidCommand
+from tidings_chat.i18n import t
 
 
 class CommandContext(Protocol):
@@ -95,5 +96,5 @@ class CommandTable(Generic[C_contra]):
 async def run(command: Command[C_contra], context: C_contra, rest: str) -> None:
     """Run a command. Raises `InvalidCommand` if a required argument is missing, and what the command raises."""
     if command.arguments and not command.arguments.startswith("[") and not rest.strip():
-        raise InvalidCommand(f"/{command.name} {command.arguments}: {command.summary}")
+        raise InvalidCommand(f"/{command.name} {t(command.arguments)}: {t(command.summary)}")
     await command.run(context, rest.strip())

@@ -37,6 +37,7 @@ from tidings.contract.models import (
     Snippet,
     View,
 )
+from tidings_chat.i18n import day_of, m, moment_of, n, t
 from tidings_chat.rooms import title
 
 _COLOURS: Final = (
@@ -53,11 +54,29 @@ _HIDDEN: Final = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 _ALLOWED: Final = {"\u200c", "\u200d"}  # the zero-width joiners, which some scripts and emoji need
 _NOT_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _CHANGES: Final = {
-    MemberChange.JOINED: "joined",
-    MemberChange.LEFT: "left",
-    MemberChange.KICKED: "was removed from",
-    MemberChange.BANNED: "was banned from",
+    MemberChange.JOINED: m("{user} joined {room}"),
+    MemberChange.LEFT: m("{user} left {room}"),
+    MemberChange.KICKED: m("{user} was removed from {room}"),
+    MemberChange.BANNED: m("{user} was banned from {room}"),
 }
+_OWN_CHANGES: Final = {
+    MemberChange.JOINED: m("you joined {room}"),
+    MemberChange.LEFT: m("you left {room}"),
+    MemberChange.KICKED: m("you were removed from {room}"),
+    MemberChange.BANNED: m("you were banned from {room}"),
+}
+_WORDS: Final = (
+    m("owner"),
+    m("moderator"),
+    m("member"),
+    m("direct"),
+    m("group"),
+    m("kicked"),
+    m("banned"),
+    m("left"),
+    m("deleted"),
+)
+"""Words of the contract that are shown."""
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -82,12 +101,11 @@ def clock(timestamp: str) -> str:
 
 
 def moment(timestamp: str) -> str:
-    return f"{_local(timestamp):%d %b %H:%M}"
+    return moment_of(_local(timestamp))
 
 
 def day(timestamp: str) -> str:
-    when = _local(timestamp)
-    return f"{when:%A}, {when.day} {when:%B %Y}"
+    return day_of(_local(timestamp))
 
 
 def _local(timestamp: str) -> datetime:
@@ -118,7 +136,7 @@ def message(message: Message, me: str, room: str = "", replied: Message | None =
         text.append_text(_quote(replied, me)).append("\n")
     text.append_text(_text(message, me))
     if message.state == "interrupted":
-        text.append(" (interrupted)", style="yellow")
+        text.append(f" ({t('interrupted')})", style="yellow")
     if message.reactions:
         text.append("\n").append_text(reactions(message))
     return _row(head, text)
@@ -141,7 +159,7 @@ def changed(event: str, before: Message | None, after: Message, me: str, room: s
         text = _text(after, me, limit=40)
         for emoji, username, added in _reaction_changes(before, after):
             text.append("  ").append_text(name(username, me)).append(
-                f" {'' if added else 'took back '}{visible(emoji)}"
+                f" {visible(emoji) if added else t('took back {emoji}', emoji=visible(emoji))}"
             )
         if before is None or sum(map(len, after.reactions.values())) > 1:
             text.append("\n").append_text(reactions(after))
@@ -160,7 +178,7 @@ def _row(head: Text, text: Text) -> RenderableType:
 def _text(message: Message, me: str, limit: int | None = None) -> Text:
     """The text of a message, cut to `limit` characters of one line if given, with mentions highlighted."""
     if message.deleted:
-        return Text("(deleted)", style="dim italic")
+        return Text(t("(deleted)"), style="dim italic")
     if not message.content:
         text = Text(_short(json.dumps(message.data, ensure_ascii=False), limit or 1000), style="dim")
     elif limit is None:
@@ -171,7 +189,7 @@ def _text(message: Message, me: str, limit: int | None = None) -> Text:
         style = "bold black on yellow" if username == me else "bold"
         text.highlight_regex(re.compile(rf"@{re.escape(visible(username))}(?!\w)", re.IGNORECASE), style)
     if message.edited_at:
-        text.append(" (edited)", style="dim")
+        text.append(f" ({t('edited')})", style="dim")
     return text
 
 
@@ -183,9 +201,9 @@ def _short(content: str, limit: int) -> str:
 def _quote(answered: Message | None, me: str) -> Text:
     quote = Text("↳ ", style="dim")
     if answered is None:
-        return quote.append("an earlier message")
+        return quote.append(t("an earlier message"))
     quote.append(f"{answered.seq} ").append_text(name(answered.sender, me)).append(" ")
-    return quote.append("(deleted)" if answered.deleted else _short(answered.content, 50))
+    return quote.append(t("(deleted)") if answered.deleted else _short(answered.content, 50))
 
 
 def reactions(message: Message) -> Text:
@@ -250,10 +268,10 @@ def heading(text: str) -> Rule:
 
 def member(change: MemberChanged, room: str, *, is_me: bool = False) -> Text:
     if change.change is MemberChange.ROLE:
-        return note(f"{'you are' if is_me else f'{change.username} is'} {change.role or 'gone'} in {room} now")
-    if is_me:
-        return note(f"you {_CHANGES[change.change]} {room}")
-    return note(f"{change.username} {_CHANGES[change.change]} {room}")
+        told = m("you are {role} in {room} now") if is_me else m("{user} is {role} in {room} now")
+        return note(t(told, user=change.username, role=t(change.role or m("gone")), room=room))
+    told = (_OWN_CHANGES if is_me else _CHANGES)[change.change]
+    return note(t(told, user=change.username, room=room))
 
 
 def entry(event: RoomEntry, room: str) -> Text:
@@ -274,29 +292,29 @@ def rooms(room_list: Iterable[Room], key: Callable[[str], int | None] = lambda r
     keys = {room.room_id: key(room.room_id) for room in shown}
     if any(keys.values()):
         table.add_column("Alt", justify="right", style="dim")
-    table.add_column("room", no_wrap=True)
-    table.add_column("new", justify="right")
-    table.add_column("online", justify="right")
+    table.add_column(t("room"), no_wrap=True)
+    table.add_column(t("new"), justify="right")
+    table.add_column(t("online"), justify="right")
     table.add_column("", no_wrap=True)
-    table.add_column("last", no_wrap=True, overflow="ellipsis", style="dim", ratio=1)
+    table.add_column(t("last"), no_wrap=True, overflow="ellipsis", style="dim", ratio=1)
     for room in shown:
-        kind = room.kind.value if room.topic_name is None else "private" if room.is_private else ""
+        kind = t(room.kind.value) if room.topic_name is None else t("private") if room.is_private else ""
         last = room.last_message
         table.add_row(
             *([str(keys[room.room_id] or "")] if any(keys.values()) else []),
             Text(visible(title(room)), style="bold" if room.unread else ""),
             Text(str(room.unread) if room.unread else "", style="bold green"),
             Text(f"{room.online}/{room.members}"),
-            Text("not joined" if room.role is None else kind, style="dim"),
+            Text(t("not joined") if room.role is None else kind, style="dim"),
             Text(f"{visible(last.sender)}: {visible(' '.join(last.content.split()))}" if last else ""),
         )
-    return table if table.row_count else note("No rooms yet: /join a topic, or /create one.")
+    return table if table.row_count else note(t("No rooms yet: /join a topic, or /create one."))
 
 
 def members(member_list: Iterable[Member], me: str) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for member in member_list:
-        role = "" if member.role.value == "member" else member.role.value
+        role = "" if member.role.value == "member" else t(member.role.value)
         table.add_row(
             dot(member.online),
             name(member.username, me),
@@ -309,10 +327,12 @@ def members(member_list: Iterable[Member], me: str) -> RenderableType:
 
 def receipts(receipt_list: Sequence[Receipt]) -> RenderableType:
     if not receipt_list:
-        return note("nobody else is a member, or too many are")
+        return note(t("nobody else is a member, or too many are"))
     table = Table.grid(padding=(0, 2))
     for receipt in receipt_list:
-        marks = f"received up to {receipt.delivered_seq}, read up to {receipt.read_seq}"
+        marks = t(
+            "received up to {delivered}, read up to {read}", delivered=receipt.delivered_seq, read=receipt.read_seq
+        )
         table.add_row("", name(receipt.username), Text(marks, style="dim"))
     return table
 
@@ -323,13 +343,14 @@ def dot(online: bool) -> Text:
 
 def _presence(user: Member | Profile) -> str:
     if user.online:
-        return "online"
-    return f"last seen {moment(user.last_seen)}" if user.last_seen else "not seen yet"
+        return t("online")
+    return t("last seen {time}", time=moment(user.last_seen)) if user.last_seen else t("not seen yet")
 
 
 def profile(profile: Profile, me: str) -> RenderableType:
     row = dot(profile.online).append(" ").append_text(name(profile.username, me))
-    row.append(f"  {_presence(profile)}, registered {moment(profile.created_at)}", style="not bold dim white")
+    registered = t("registered {time}", time=moment(profile.created_at))
+    row.append(f"  {_presence(profile)}, {registered}", style="not bold dim white")
     return row.append(shown(profile), style="not bold not dim default")
 
 
@@ -338,9 +359,9 @@ def people(profiles: Iterable[Profile], me: str, *, more: bool) -> RenderableTyp
     for user in profiles:
         table.add_row(dot(user.online), name(user.username, me), Text(shown(user).strip()))
     if not table.row_count:
-        return note("nobody found")
+        return note(t("nobody found"))
     if more:
-        table.add_row("", "… and more")
+        table.add_row("", t("… and more"))
     return table
 
 
@@ -349,27 +370,30 @@ def shown(user: Member | Profile | ProfileChanged) -> str:
     parts = [user.display_name]
     if user.status:
         status = f"{user.status.emoji or ''} {user.status.text}".strip()
-        parts.append(status + (f" (until {moment(user.status.until)})" if user.status.until else ""))
+        parts.append(status + (f" ({_until(user.status.until)})" if user.status.until else ""))
     if user.do_not_disturb_until:
-        parts.append(f"do not disturb until {moment(user.do_not_disturb_until)}")
+        parts.append(t("do not disturb until {time}", time=moment(user.do_not_disturb_until)))
     return "".join(f"  {visible(part)}" for part in parts if part)
+
+
+def _until(timestamp: str | None) -> str:
+    return t("until {time}", time=moment(timestamp)) if timestamp else t("forever")
 
 
 def bans(ban_list: Sequence[Ban], *, more: bool) -> RenderableType:
     if not ban_list:
-        return note("nobody is banned")
+        return note(t("nobody is banned"))
     table = Table.grid(padding=(0, 2))
     for ban in ban_list:
-        until = f"until {moment(ban.expires_at)}" if ban.expires_at else "forever"
-        table.add_row("", name(ban.username), Text(until, style="dim"))
+        table.add_row("", name(ban.username), Text(_until(ban.expires_at), style="dim"))
     if more:
-        table.add_row("", "… and more")
+        table.add_row("", t("… and more"))
     return table
 
 
 def reports(report_list: Sequence[Report]) -> RenderableType:
     if not report_list:
-        return note("no message is reported")
+        return note(t("no message is reported"))
     table = Table.grid(padding=(0, 2))
     for number, report in enumerate(report_list, 1):
         table.add_row(str(number), name(report.message.sender), Text(visible(report.content, keep="\n\t")))
@@ -379,18 +403,18 @@ def reports(report_list: Sequence[Report]) -> RenderableType:
 
 def works(link: InvitationLink) -> str:
     """Until when an invitation link works, and how often."""
-    until = f"until {moment(link.expires_at)}" if link.expires_at else "forever"
-    return until + (f", {link.uses_left} times" if link.uses_left is not None else "")
+    until = _until(link.expires_at)
+    return until if link.uses_left is None else f"{until}, {n('{count} time', '{count} times', link.uses_left)}"
 
 
 def links(link_list: Sequence[InvitationLink], *, more: bool) -> RenderableType:
     if not link_list:
-        return note("there are no invitation links")
+        return note(t("there are no invitation links"))
     table = Table.grid(padding=(0, 2))
     for link in link_list:
         table.add_row("", Text(link.code), name(link.username), Text(works(link), style="dim"))
     if more:
-        table.add_row("", "… and more")
+        table.add_row("", t("… and more"))
     return table
 
 
@@ -399,21 +423,25 @@ def sessions(session_list: Sequence[Session]) -> RenderableType:
     for number, session in enumerate(session_list, 1):
         table.add_row(
             Text(f"{number:>3}", style="dim"),
-            Text(f"since {moment(session.created_at)}"),
-            Text("online" if session.online else f"last used {moment(session.last_used_at)}", style="dim"),
-            Text(f"until {moment(session.expires_at)}", style="dim"),
+            Text(t("since {time}", time=moment(session.created_at))),
+            Text(
+                t("online") if session.online else t("last used {time}", time=moment(session.last_used_at)),
+                style="dim",
+            ),
+            Text(_until(session.expires_at), style="dim"),
             Text(_short(session.user_agent or "", 40), style="dim"),
-            Text("this one" if session.current else "", style="green"),
+            Text(t("this one") if session.current else "", style="green"),
         )
     return table
 
 
 def pending(pending_rooms: Sequence[tuple[str, PendingRoom]], device: str) -> RenderableType:
     if not pending_rooms:
-        return note(f"nothing is pending for {device}")
+        return note(t("nothing is pending for {device}", device=device))
     table = Table.grid(padding=(0, 2))
     for title_, room in pending_rooms:
-        table.add_row("", Text(visible(title_)), Text(f"{room.pending} of {room.last_seq} pending", style="dim"))
+        waiting = t("{count} of {all} pending", count=room.pending, all=room.last_seq)
+        table.add_row("", Text(visible(title_)), Text(waiting, style="dim"))
     return table
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from tidings.contract.events import MemberChange, MemberChanged, MessageChanged, PreferencesChanged, RoomChanged
 from tidings.contract.models import Message, Preferences, Receipt, Room, RoomKind, View
 from tidings.contract.models import Rooms as Page
+from tidings_chat.i18n import t
 from tidings_client.contract import Ask
 
 
@@ -55,7 +56,7 @@ def title(room: Room) -> str:
         return f"#{room.topic_name}"
     if room.kind is RoomKind.DIRECT:
         return f"@{room.title or '?'}"
-    return room.title or "a group"
+    return room.title or t("a group")
 
 
 def applied(room: Room, event: View, me: str) -> Room:

@@ -8,6 +8,7 @@ from typing import Final
 
 from tidings.contract.events import TypingNow
 from tidings.contract.models import Member, Message, Receipt
+from tidings_chat.i18n import n, t
 from tidings_chat.rooms import merged
 
 TYPING_LASTS: Final = 6.0
@@ -70,7 +71,9 @@ class Roster:
         typing = [name for (room, name), until in self._typing.items() if room == room_id and until > now]
         parts = self._presence(room_id) if online else []
         if typing:
-            parts.append(("", f"  {', '.join(typing)} {'is' if len(typing) == 1 else 'are'} typing…"))
+            parts.append(
+                ("", f"  {n('{users} is typing…', '{users} are typing…', len(typing), users=', '.join(typing))}")
+            )
         elif receipts := self._receipts_of_last_sent(room_id):
             parts.append(("class:bar.quiet", f"  {receipts}"))
         return parts
@@ -79,7 +82,7 @@ class Roster:
         others = self._members.get(room_id, [])
         online = [name for name in others if self._online.get(name)]
         if len(others) > _SHOW_PRESENCE:
-            return [("", f"  {len(online)} of {len(others)} others online")]
+            return [("", "  " + t("{online} of {all} others online", online=len(online), all=len(others)))]
         return [
             ("class:bar.good" if name in online else "class:bar.quiet", f"  {'●' if name in online else '○'} {name}")
             for name in others
@@ -94,4 +97,6 @@ class Roster:
             return ""
         read = [r.username for r in by_others if r.read_seq >= seq]
         arrived = [r.username for r in by_others if r.delivered_seq >= seq]
-        return f"✓✓ read by {', '.join(read)}" if read else f"✓ reached {', '.join(arrived)}" if arrived else ""
+        if read:
+            return t("✓✓ read by {users}", users=", ".join(read))
+        return t("✓ reached {users}", users=", ".join(arrived)) if arrived else ""

@@ -17,6 +17,7 @@ from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.arguments import find_message
 from tidings_chat.errors import InvalidCommand
+from tidings_chat.i18n import t
 from tidings_chat.rooms import all_rooms, title
 from tidings_client import NotFound, Refused, TidingsError
 
@@ -116,7 +117,7 @@ class ScriptContext:
 
     async def read_secret(self, prompt: str) -> str:
         if not sys.stdin.isatty():
-            raise InvalidCommand("a password can only be typed in a terminal, not piped")
+            raise InvalidCommand(t("a password can only be typed in a terminal, not piped"))
         return await asyncio.to_thread(getpass.getpass, f"{prompt}: ")
 
     async def entered(self, room: Room) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tidings_chat.errors import Busy
+from tidings_chat.i18n import t
 from tidings_client import Entry, SQLiteStore
 from tidings_client.stores import StoredUnsent
 
@@ -75,7 +76,13 @@ class State:
     def _migrate(self) -> None:
         ((version,),) = self._db.execute("PRAGMA user_version")
         if version > _VERSION:
-            raise Busy(f"{self._path} was written by another version of this client ({version})")
+            raise Busy(
+                t(
+                    "{file} was written by another version of this client ({version})",
+                    file=self._path,
+                    version=version,
+                )
+            )
         for statement in (*(_FROM_1 if version == 1 else ()), _KEPT, f"PRAGMA user_version={_VERSION}"):
             self._db.execute(statement)
 

@@ -13,6 +13,7 @@ from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.errors import why_ended
 from tidings_chat.events import read_event
+from tidings_chat.i18n import m, t
 from tidings_chat.rooms import all_rooms, title
 from tidings_chat.scripts import UNKNOWN, join
 from tidings_chat.state import State
@@ -76,7 +77,8 @@ class Tail:
                 known = {**state, "unfinished": [*self._unfinished]}
                 self._state.put(**{f"tail {room_id}": json.dumps(known)})
         if not self._has_enough():
-            raise TidingsError(f"no longer in {self._title}: {reasons[-1] if reasons else 'gone'}")
+            reason = t(reasons[-1] if reasons else m("gone"))
+            raise TidingsError(t("no longer in {room}: {reason}", room=self._title, reason=reason))
 
     def _has_enough(self) -> bool:
         return self._remaining == 0
@@ -150,4 +152,4 @@ class Tail:
 
 def _report(status: Status) -> None:
     if status.state == "offline":
-        print(f"{status.reason}: trying again", file=sys.stderr)
+        print(t("{reason}: trying again", reason=t(status.reason)), file=sys.stderr)

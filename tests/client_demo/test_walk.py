@@ -122,7 +122,7 @@ async def test_commands_manage_the_members_of_a_group(terminals: Terminals, peop
     await diego.sees("you are no longer in Late shift: kicked")
     await omar.sees("diego was removed from Late shift")
     omar.type("/link 2h 1")
-    await omar.sees("works until .*, 1 times")
+    await omar.sees("works until .*, 1 time;")
     link = re.search(r"/join-link (\S+)", omar.text)
     assert link
     diego.type(link[0])
