@@ -55,7 +55,7 @@ def migrate(url: str) -> list[str]:
             if inspect(conn).get_table_names():
                 upgrade(conn)
             else:
-                _create(conn)
+                create_tables(conn)
         return revisions
 
     with _alembic:
@@ -88,7 +88,8 @@ def draft(url: str, message: str) -> Path:
         return _run(make_url(url), change, write=True)
 
 
-def _create(conn: Connection) -> None:
+def create_tables(conn: Connection) -> None:
+    """Make the tables of this version in an empty database."""
     from tidings_db.models import metadata
 
     metadata.create_all(conn, checkfirst=False)
@@ -143,11 +144,18 @@ def _run(url: URL, function: Callable[[Connection], T], *, write: bool) -> T:
         return asyncio.run(_on_postgresql(url, function))
 
 
-async def _on_postgresql(url: URL, function: Callable[[Connection], T]) -> T:
+def run_on_postgresql(url: str, function: Callable[[Connection], T], *, snapshot: bool = False) -> T:
+    """Run a function in one transaction; `snapshot`: all of its statements see the database as at the first one."""
+    with Translating():
+        return asyncio.run(_on_postgresql(make_url(url), function, "REPEATABLE READ" if snapshot else None))
+
+
+async def _on_postgresql(url: URL, function: Callable[[Connection], T], isolation: str | None = None) -> T:
     engine = create_async_engine(
         url.set(drivername="postgresql+asyncpg"),
         poolclass=NullPool,
         connect_args={"timeout": CONNECT_TIMEOUT_S},
+        **({} if isolation is None else {"isolation_level": isolation}),
     )
     try:
         async with engine.begin() as conn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
@@ -63,7 +64,8 @@ class LawOfLibraries(Law):
                 if key not in self.timelines:
                     self.timelines[key] = await client.room(room_id=room_id).timeline()
                 changed = asyncio.Event()
-                ends = [self.timelines[key].subscribe(changed.set), client.on("*", lambda *_: changed.set())]
+                wake = partial(_wake, changed)
+                ends = [self.timelines[key].subscribe(changed.set), client.on("*", wake)]
                 try:
                     shown = {item.message.seq: item.message for item in self.timelines[key].items if item.message}
                     cursor = (await client.store.cursors()).get(room_id)
@@ -84,6 +86,10 @@ class LawOfLibraries(Law):
     async def _close(self) -> None:
         for client in self.clients.values():
             await client.close()
+
+
+def _wake(changed: asyncio.Event, *_event: Any) -> None:
+    changed.set()
 
 
 class LawOfStreamsInLibraries(LawOfLibraries, LawOfStreams):

@@ -130,6 +130,17 @@ for (const [size, options] of Object.entries(SIZES))
     await isAccessible(omar, "completing a name");
     await omar.box.clear();
 
+    await omar.act("an answer of mine", "Reply in thread");
+    const thread = page.getByRole("complementary", { name: "Thread", exact: true });
+    await thread.getByRole("textbox").fill("beside it");
+    await page.keyboard.press("Enter");
+    await thread.getByText("1 reply").waitFor();
+    await isAccessible(omar, "a thread");
+    await thread.getByRole("button", { name: "Threads" }).click();
+    await page.getByRole("complementary", { name: "Threads" }).getByRole("listitem").waitFor();
+    await isAccessible(omar, "the threads");
+    await omar.button("Close").click();
+
     await omar.button("More about this room").click();
     await page.getByRole("menu").waitFor();
     await isAccessible(omar, "the room's menu");

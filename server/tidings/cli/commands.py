@@ -23,6 +23,7 @@ from tidings.auth import names
 from tidings.auth.registration import create_link
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import fingerprint, now_ms
+from tidings.cli.backup import add_backup_parsers, backup, move, restore
 from tidings.cli.banner import url_of
 from tidings.cli.database import check_data_dir, print_table, with_database
 from tidings.cli.integrations import add_key_parser, add_webhook_parser, manage_keys, manage_webhooks, show_audit
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="list what keys did to users and rooms, and as users, the newest first")
     audit.add_argument("--limit", type=_positive, default=100, metavar="N", help="how many (100)")
     add_webhook_parser(commands)
+    add_backup_parsers(commands)
     commands.add_parser("migrate", help="update the database to the tables of this version")
     return parser
 
@@ -383,5 +385,8 @@ _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "rekey": _rekey,
     "user": _user,
     "webhook": manage_webhooks,
+    "backup": backup,
+    "restore": restore,
+    "move": move,
     "migrate": _migrate,
 }
