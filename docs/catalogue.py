@@ -78,7 +78,7 @@ def collect() -> Texts:
         texts.problems.append(f"{text['file']}:{text['line']}: {text['why']}: {text['text']!r}")
     # `__main__.py` runs without the packages that translate.
     for file in sorted(set(TERMINAL.glob("*.py")) - {TERMINAL / "__main__.py"}):
-        _Terminal(texts, file).visit(ast.parse(file.read_text("utf-8")))
+        Terminal(texts, file).visit(ast.parse(file.read_text("utf-8")))
     for part in SERVER:
         path = ROOT / "server/tidings" / part
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
@@ -96,7 +96,7 @@ def _errors(tree: ast.Module) -> Iterator[str]:
                 yield text
 
 
-class _Terminal(ast.NodeVisitor):
+class Terminal(ast.NodeVisitor):
     """The texts of one module of the terminal client."""
 
     def __init__(self, texts: Texts, file: Path) -> None:

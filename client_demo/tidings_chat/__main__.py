@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-_NEEDED = ("aiohttp", "httpx", "prompt_toolkit", "rich", "socketio")
+_NEEDED = ("aiohttp", "babel", "httpx", "prompt_toolkit", "rich", "socketio")
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ _MEANINGS: Final = {
     "unavailable": m("The server is not available now. Try again in a moment."),
     "internal": m("The server has made a mistake."),
 }
-"""What a code means, for languages into which the server's message is not translated."""
+"""The meanings of codes, for languages into which the server's message is not translated."""
 
 _OFFLINE: Final = (m("the connection was lost"), m("not connected"), m("the client is closed"))
 """Messages of the library."""

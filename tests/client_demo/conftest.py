@@ -30,6 +30,12 @@ AT = r"\d\d:\d\d "
 Server = RunningNode | ServerProcess
 
 
+@pytest.fixture(autouse=True)
+def _english(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for who runs the tests in another language."""
+    monkeypatch.setenv("LANGUAGE", "en")
+
+
 @pytest.fixture
 async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
     """A server in the test's own process, which starts fast. Tests that kill the server override it."""

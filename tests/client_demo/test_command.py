@@ -26,7 +26,7 @@ async def test_the_installed_command_reads_the_server_from_the_environment(cli: 
     assert "give it as http://host:port" in err
 
 
-@pytest.mark.parametrize("missing", ["httpx", "prompt_toolkit", "rich", "aiohttp", "socketio"])
+@pytest.mark.parametrize("missing", ["babel", "httpx", "prompt_toolkit", "rich", "aiohttp", "socketio"])
 def test_a_missing_dependency_is_reported_with_the_install_command(missing: str) -> None:
     program = f"""
 import sys
