@@ -1,31 +1,9 @@
 /** WCAG 2.2 AA: axe-core on every view and dialog, light and dark, phone and desktop; and all of it by keyboard. */
-import axe from "axe-core";
 import type { BrowserContextOptions, Locator } from "playwright-core";
 import type { Account } from "./support/account.ts";
+import { isAccessible } from "./support/axe.ts";
 import { AWAY, type Person } from "./support/person.ts";
 import { expect, test } from "./support/world.ts";
-
-const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
-
-/** Fails with what axe-core finds in the page, in light and in dark. */
-async function isAccessible({ page }: Person, view: string): Promise<void> {
-  if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axe.source);
-  for (const colorScheme of ["light", "dark"] as const) {
-    await page.emulateMedia({ colorScheme });
-    const found = await page.evaluate(async (rules) => {
-      // The colours are those of the next frame.
-      for (let frames = 0; frames < 2; frames++) await new Promise((resolve) => requestAnimationFrame(resolve));
-      const { violations } = await (window as unknown as { axe: typeof axe }).axe.run(document, {
-        runOnly: rules,
-        resultTypes: ["violations"],
-      });
-      return violations.map(
-        ({ id, nodes }) => `${id}: ${nodes.map(({ html, any }) => `${html} ${any[0]?.message}`)}`,
-      );
-    }, RULES);
-    expect(found, `${view}, ${colorScheme}`).toEqual([]);
-  }
-}
 
 /** A room in which there is some of all that a room can show. */
 async function furnish(diego: Account, omar: Person, topic: string): Promise<void> {
