@@ -54,6 +54,7 @@ _FOLDERS: Final = (
         "echo",
         "export",
         "admin",
+        "server",
     ),
     *("webhooks", "backends", "accounts"),
 )
@@ -78,7 +79,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "edit react delete append finish stop report follow_thread": {"message_id": "{{messageId}}"},
     "read mark_unread": {"seq": 1},
     "register login": {"username": "memoor"},
-    "get_profile admin_disable_user admin_enable_user": {"username": "diego"},
+    "get_profile admin_disable_user admin_enable_user admin_get_sessions admin_reset_password": {"username": "diego"},
     "revoke_session": {"session_id": "{{sessionId}}"},
     "channels_register channels_login": {"username": "ana"},
     "messenger_create_user messenger_login": {"Username": "eder"},

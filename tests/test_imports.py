@@ -65,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "tidings.monitoring.logs": set(),
     "tidings.monitoring.metrics": {"tidings.__version__", "tidings.contract"},
     "tidings.monitoring.memory": {"tidings.supervision"},
+    "tidings.monitoring.vitals": {"tidings.monitoring.metrics", "tidings.supervision"},
     "tidings.monitoring.gauges": {
         "tidings.auth",
         "tidings.fanout",
@@ -73,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.monitoring.metrics",
         "tidings.transport",
         "tidings.webhooks.delivery",
+        "tidings_db.engine",
     },
     "tidings.actions.access": {"tidings.auth", "tidings.contract", "tidings_db"},
     "tidings.actions.echo_channel": {
@@ -98,6 +100,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.contract",
         "tidings.fanout",
         "tidings.log",
+        "tidings.monitoring.vitals",
         "tidings.webhooks.delivery",
         "tidings_db.engine",
         "tidings_db.queries",
@@ -112,6 +115,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.monitoring.metrics",
     },
     "tidings.actions": {
+        "tidings.__version__",
         "tidings.actions.access",
         "tidings.actions.context",
         "tidings.actions.dispatch",

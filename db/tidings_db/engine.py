@@ -76,6 +76,8 @@ class Database:
         self._clock = clock
         self._wrote_at = -math.inf
         """Time of the last commit that waited for the disk; -inf if a transaction has failed since."""
+        self.failures = 0
+        """Transactions that the store has failed; none of those that another one has locked out."""
 
     async def start(self) -> None:
         """Open the database. Raises `StoreUnavailable` if it does not answer or refuses a setting."""
@@ -94,8 +96,12 @@ class Database:
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query function in one read-only transaction (one snapshot)."""
-        with _READING:
-            return await self._store.read(query)
+        try:
+            with _READING:
+                return await self._store.read(query)
+        except StoreUnavailable:
+            self.failures += 1
+            raise
 
     async def write(
         self, change: Callable[[Connection], T], how: Write = Write.NORMAL, locks: Locks | None = None
@@ -114,8 +120,8 @@ class Database:
         try:
             with _WRITING:
                 result = await self._write(change, how, locks)
-        except StoreUnavailable:
-            self._wrote_at = -math.inf
+        except StoreUnavailable as error:
+            self._note(error)
             raise
         if how is not Write.LAZY or self.is_sqlite:  # a lazy commit of PostgreSQL does not show that the disk works
             self._wrote_at = self._clock()
@@ -158,11 +164,15 @@ class Database:
         try:
             with _WRITING:
                 result = await store.run(statement)
-        except StoreUnavailable:
-            self._wrote_at = -math.inf
+        except StoreUnavailable as error:
+            self._note(error)
             raise
         self._wrote_at = self._clock()
         return result
+
+    def _note(self, error: StoreUnavailable) -> None:
+        self._wrote_at = -math.inf
+        self.failures += not isinstance(error, Locked)
 
     def wrote_within(self, seconds: float) -> bool:
         """Whether a transaction was committed within the last `seconds`, and none has failed since."""

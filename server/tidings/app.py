@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from tidings.api import ServerApi
 from tidings.gateways import docs, hosts, rest, static_files
 from tidings.gateways.hosts import Hosts
 from tidings.gateways.request_log import RequestLog
+from tidings.gateways.static_files import TYPES, Brand
 from tidings.node import Node, NodeOptions
 from tidings.settings import Settings, SettingsError
 from tidings.transport.buffered_session import Receive, Send
@@ -127,7 +129,11 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
     rest.install(web, node.dispatcher, node.parts, node.metrics, metrics_token=token)
     docs.install(web, node.dispatcher.registry, dev_tokens=node.settings.dev_tokens)
     node.dialects.install(web)
-    static_files.install(web, node.logs, static)
+    brand = Brand(node.settings.server_name)
+    if node.settings.server_logo:
+        logo = Path(node.settings.server_logo)
+        brand = Brand(brand.name, logo.read_bytes(), TYPES[logo.suffix.lower()])
+    static_files.install(web, node.logs, static, brand)
     application = Application(node, web)
     web.router.lifespan_context = application.lifespan
     return application

@@ -63,11 +63,13 @@ from tidings.monitoring.gauges import (
     register_fanout,
     register_log,
     register_process,
+    register_vitals,
     register_webhooks,
 )
 from tidings.monitoring.logs import Logs
 from tidings.monitoring.memory import MemoryTrim
 from tidings.monitoring.metrics import Metrics
+from tidings.monitoring.vitals import Vitals
 from tidings.settings import MIGRATIONS_NEEDED, REDIS_NEEDS_POSTGRESQL, Settings, SettingsError
 from tidings.supervision import Periodic
 from tidings.transport.admission import MAX_HALF_OPEN
@@ -183,6 +185,13 @@ class Node:
         self.retention, self.purge = make_maintenance(settings, options, self.database, self.delivery, quotas)
         self.deletions = Deletions(self.database, self.journal, options.retention_s)
         self.echo = EchoChannel(self.journal, settings.echo_upstream, **options.echo)
+        self.vitals = Vitals(self.metrics)
+        health = Health(
+            self.database,
+            self.journal,
+            (self.journal.loop, self.hub.head_check, self.sessions.loop, *self.cluster.loops),
+            self.cluster,
+        )
         self.parts = Parts(
             self.database,
             self.auth,
@@ -193,14 +202,12 @@ class Node:
             self.echo,
             self.indexer,
             self.webhooks,
-            Health(
-                self.database,
-                self.journal,
-                (self.journal.loop, self.hub.head_check, self.sessions.loop, *self.cluster.loops),
-                self.cluster,
-            ),
+            health,
             self.authors,
             self.deletions,
+            self.vitals,
+            self.name,
+            settings.data_dir,
             Limits({kind: settings.rates[kind] for kind in Limit}) if settings.limited else None,
             closed_directory=settings.directory == "closed",
         )
@@ -220,6 +227,7 @@ class Node:
         half_open = self.socketio.eio.half_open
         self.connections = TcpConnections(half_open, MAX_PER_SOURCE if settings.limited else None, options.timers)
         register_log(self.metrics, self.journal, self.indexer)
+        register_vitals(self.metrics, self.database, health, settings.data_dir)
         register_webhooks(self.metrics, self.webhooks)
         register_fanout(self.metrics, self.hub, self.catch_up)
         register_process(self.metrics, self.auth, self.connections, half_open)
@@ -232,6 +240,7 @@ class Node:
             "the deletion of accounts": self.deletions,
             "the end of silent streams": self.interruptions,
             "the trim of memory": self.memory_trim,
+            "the lag of the event loop": self.vitals,
         }
         self._stack = AsyncExitStack()
         self._drained = False

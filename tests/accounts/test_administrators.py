@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,18 +14,24 @@ import pytest
 from tests.support.client import DEADLINE_S, REGISTRY, Refused, connected
 from tests.support.examples import example
 from tests.support.node import NO_TLS, PASSWORD, RunningNode
+from tidings.auth import keys
+from tidings.auth.tokens import now_ms
+from tidings.contract.permissions import KeyScope
 from tidings_db.queries import users
 
 
-@pytest.fixture
-async def admin(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
+async def _administrator(server: RunningNode) -> httpx.AsyncClient:
     """Root's client."""
     token = await server.register("root")
     user = await server.node.auth.user("root")
     await server.node.database.write(lambda conn: users.set_admin(conn, user.key, True))
-    async with httpx.AsyncClient(
-        base_url=server.url, verify=NO_TLS, headers={"Authorization": f"Bearer {token}"}, timeout=30
-    ) as client:
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.AsyncClient(base_url=server.url, verify=NO_TLS, headers=headers, timeout=30)
+
+
+@pytest.fixture
+async def admin(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
+    async with await _administrator(server) as client:
         yield client
 
 
@@ -127,6 +134,129 @@ async def test_administrators_cannot_delete_conversations(server: RunningNode, a
         assert (await admin.get("/api/admin/topics")).json()["topics"] == []
 
 
+async def test_an_administrator_finds_users_by_the_begin_of_a_name(lite: RunningNode) -> None:
+    async with await _administrator(lite) as admin:
+        for username in ("diego", "omar"):
+            await lite.register(username)
+        await admin.put("/api/users/ana", json={"display_name": "Ana Díaz"})
+        for query, found in (("di", ["ana", "diego"]), ("DIA an", ["ana"]), ("mar", []), ("?!", [])):
+            listed = (await admin.get("/api/admin/users", params={"query": query})).json()["users"]
+            assert [user["username"] for user in listed] == found, query
+
+
+async def test_the_last_administrator_is_not_locked_out(server: RunningNode, admin: httpx.AsyncClient) -> None:
+    create = partial(keys.create, name="backend", scopes=[KeyScope.USERS], room_key=None, now=now_ms())
+    key = {"Authorization": f"Bearer {await server.node.database.write(create)}"}
+    disable = "/api/admin/users/root/disable"
+    refused = [
+        await admin.post(disable),
+        await admin.delete("/api/admin/users/root"),
+        await admin.post(disable, headers=key),
+        await admin.post("/api/me/deactivate", json={"password": PASSWORD}),
+        await admin.post("/api/me/delete", json={"password": PASSWORD}),
+    ]
+    assert [answer.json()["code"] for answer in refused] == ["conflict"] * 5
+    await server.register("diego")
+    diego = await server.node.auth.user("diego")
+    await server.node.database.write(lambda conn: users.set_admin(conn, diego.key, True))
+    assert (await admin.post(disable, headers=key)).json() == {}
+
+
+async def test_of_two_administrators_who_disable_each_other_one_remains(server: RunningNode) -> None:
+    tokens = {name: await server.register(name) for name in ("omar", "diego")}
+    for name in tokens:
+        user = await server.node.auth.user(name)
+        await server.node.database.write(partial(users.set_admin, user_key=user.key, admin=True))
+    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=30) as http:
+        paths = [f"/api/admin/users/{name}/disable" for name in ("diego", "omar")]
+        await asyncio.gather(
+            *(
+                http.post(path, headers={"Authorization": f"Bearer {token}"})
+                for path, token in zip(paths, tokens.values(), strict=True)
+            )
+        )
+    assert [(await server.node.auth.user(name)).disabled for name in tokens].count(False) == 1
+
+
+async def test_an_administrator_deletes_an_account_but_not_that_of_a_key(
+    server: RunningNode, admin: httpx.AsyncClient
+) -> None:
+    async with connected(server.url, await server.register("omar")) as omar:
+        assert (await admin.delete("/api/admin/users/omar")).json() == {}
+        assert await omar.event("closing") == {"reason": "token_revoked", "reconnect": False}
+    async with asyncio.timeout(DEADLINE_S):
+        while (await admin.get("/api/users/omar")).status_code != 404:
+            pass
+    assert (await admin.post("/api/admin/keys", json={"username": "shop", "scopes": ["read"]})).status_code == 201
+    assert (await admin.delete("/api/admin/users/shop")).json()["code"] == "conflict"
+
+
+async def test_administrators_make_and_revoke_keys(server: RunningNode, admin: httpx.AsyncClient) -> None:
+    key = (await admin.post("/api/admin/keys", json={"username": "shop", "scopes": ["read", "publish"]})).json()[
+        "key"
+    ]
+    (listed,) = (await admin.get("/api/admin/keys")).json()["keys"]
+    assert (listed["username"], listed["scopes"], listed["revoked_at"]) == ("shop", ["publish", "read"], None)
+    assert key not in str(listed)
+    async with connected(server.url, key) as shop:
+        assert (await admin.delete(f"/api/admin/keys/{listed['key_id']}")).json() == {}
+        assert await shop.event("closing") == {"reason": "token_revoked", "reconnect": False}
+    (listed,) = (await admin.get("/api/admin/keys")).json()["keys"]
+    assert listed["revoked_at"] is not None
+    assert (await admin.delete(f"/api/admin/keys/{listed['key_id']}")).json()["code"] == "not_found"
+
+
+async def test_administrators_list_topics_and_groups_with_their_size(
+    server: RunningNode, admin: httpx.AsyncClient
+) -> None:
+    async with connected(server.url, await server.register("omar")) as omar:
+        await server.register("diego")
+        await omar.ask("create", topic_name="noticias", is_private=True)
+        group = await omar.ask("create_conversation", usernames=["diego"], title="uno")
+        await omar.ask("message", username="diego", content="between us")
+        for _ in range(3):
+            await omar.ask("message", topic_name="noticias", content="x" * 1000)
+        listed = await _pages(admin, "/api/admin/rooms", "rooms")
+        assert [(each["topic_name"], each["title"], each["messages"]) for each in listed] == [
+            ("noticias", None, 3),
+            (None, "uno", 0),
+        ]
+        assert 3000 <= listed[0]["size"] < 3500
+        assert (await admin.delete(f"/api/rooms/{group['room_id']}")).json() == {}
+        assert len(await _pages(admin, "/api/admin/rooms", "rooms")) == 1
+
+
+async def test_what_administrators_change_is_in_the_audit_log(server: RunningNode, admin: httpx.AsyncClient) -> None:
+    await server.register("omar")
+    await admin.get("/api/admin/users")
+    await admin.post("/api/admin/users/omar/reset-password")
+    await admin.post("/api/admin/users/omar/disable")
+    entries = (await admin.get("/api/audit")).json()["entries"]
+    assert [(each["key"], each["action"], each["request"]) for each in entries] == [
+        ("root", "admin_disable_user", {"username": "omar"}),
+        ("root", "admin_reset_password", {"username": "omar"}),
+    ]
+
+
+async def test_administrators_see_how_the_server_is_doing(server: RunningNode, admin: httpx.AsyncClient) -> None:
+    async with connected(server.url, await server.register("omar")) as omar:
+        await omar.ask("create", topic_name="noticias")
+        await omar.ask("message", topic_name="noticias", content="hola")
+        await omar.event("message")
+        health = (await admin.get("/api/admin/health")).json()
+    assert (health["trouble"], health["degraded"], health["connections"], health["online_users"]) == (
+        None,
+        None,
+        1,
+        1,
+    )
+    assert 0 < health["commit_ms"] <= 10_000
+    assert 0 < health["delivery_ms"] <= 10_000
+    assert 0 < health["database_bytes"] < health["disk_bytes"]
+    assert 0 < health["disk_free_bytes"] <= health["disk_bytes"]
+    assert health["database_errors"] == 0
+
+
 async def test_other_users_are_refused_every_administrative_action(lite: RunningNode) -> None:
     """The refusal precedes every lookup, so existing and unknown users are refused alike."""
     administrative = [action for action in REGISTRY if action.admin]
@@ -139,9 +269,11 @@ async def test_other_users_are_refused_every_administrative_action(lite: Running
         for action in administrative:
             method, _, path = (action.http or "").partition(" ")
             for user in ("diego", "nobody"):
-                named = path.format(username=user, room_id="nowhere", webhook_id="none", link_id="none")
+                named = path.format(
+                    username=user, room_id="nowhere", webhook_id="none", link_id="none", key_id="none"
+                )
                 body = None
-                if method == "POST":
+                if method in ("POST", "PUT"):
                     body = example(action, without=re.findall(r"{(\w+)}", path))
                 refused = await http.request(method, named, json=body)
                 assert (refused.status_code, refused.json()["code"]) == (403, "forbidden"), (action.name, user)

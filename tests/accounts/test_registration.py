@@ -61,6 +61,21 @@ async def test_every_gateway_keeps_the_mode(mode: str, sqlite_url: str, tmp_path
         assert await register(server, "diego", invitation="made up") == ("conflict" if mode == "open" else refused)
 
 
+async def test_an_administrator_changes_the_mode_for_good(database_url: str, tmp_path: Path) -> None:
+    async with running_node(database_url, tmp_path) as server, await administrator(server) as admin:
+        for mode, refused in (
+            ("closed", "forbidden"),
+            ("invite", "forbidden"),
+            ("open", "ok"),
+            ("closed", "forbidden"),
+        ):
+            chosen = await admin.put("/api/admin/registration", json={"registration": mode})
+            assert chosen.json() == {"registration": mode}
+            assert await register(server, "omar") == refused, mode
+    async with running_node(database_url, tmp_path) as server, client(server) as http:
+        assert (await http.get("/api/registration")).json() == {"registration": "closed"}
+
+
 async def test_a_closed_server_takes_no_invitation_but_its_operator_adds_users(
     sqlite_url: str, tmp_path: Path
 ) -> None:

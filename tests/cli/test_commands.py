@@ -121,6 +121,19 @@ async def test_invite_prints_a_link_with_which_one_user_registers(serve: Start, 
     await command("user", "add", "eva", "--password-stdin", stdin=f"{PASSWORD}\n")
 
 
+async def test_user_reset_prints_a_link_with_which_the_user_sets_a_password_once(serve: Start, command: Run) -> None:
+    server = await serve()
+    await command("user", "add", "omar", "--password-stdin", stdin=f"{PASSWORD}\n")
+    result = await command("user", "reset", "OMAR")
+    assert result.out.startswith(f"{server.url}/?reset=")
+    new = {"code": result.out.strip().rpartition("=")[2], "new_password": "battery staple"}
+    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=30) as http:
+        assert [(await http.post("/api/reset-password", json=new)).status_code for _ in range(2)] == [200, 403]
+    assert await _login(server.url, "omar", "battery staple") == 200
+    await command("user", "disable", "omar")
+    assert "cannot sign in" in (await command("user", "reset", "omar", status=1)).err
+
+
 async def test_commands_without_a_server_create_the_database_and_the_key(command: Run, tmp_path: Path) -> None:
     await command("user", "add", "omar", "--password-stdin", stdin=f"{PASSWORD}\n")
     token = (await command("token", "omar")).out.strip()

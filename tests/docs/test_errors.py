@@ -22,7 +22,7 @@ from tidings.actions.events import MAX_DEPTH
 from tidings.contract.actions import MAX_CONTENT, MAX_GROUP, MAX_STREAM, RoomRef, SubjectInRoom
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.log.messages import MAX_EMOJIS
-from tidings_db.queries import users
+from tidings_db.queries import registration, users
 
 NOTICIAS, SECRETO, ABIERTO = {"topic_name": "noticias"}, {"topic_name": "secreto"}, {"topic_name": "abierto"}
 NOBODY, MYSELF, OMAR = {"username": "nobody"}, {"username": "diego"}, {"username": "omar"}
@@ -304,6 +304,32 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
         await ask("admin_get_users", "/api/admin/users", "diego", "GET")
         await ask("admin_get_topics", "/api/admin/topics", "diego", "GET")
         await ask("admin_get_reports", "/api/admin/reports", "diego", "GET")
+        for path in ("rooms", "health", "keys"):
+            await ask(f"admin_get_{path}", f"/api/admin/{path}", "diego", "GET")
+        for caller, user in (("diego", "omar"), ("omar", "nobody")):
+            await ask("admin_get_sessions", f"/api/admin/users/{user}/sessions", caller, "GET")
+            await ask("admin_revoke_key", "/api/admin/keys/none", caller, "DELETE")
+        await ask("set_registration", "/api/admin/registration", "diego", "PUT", registration="open")
+        for caller, name, where in (
+            ("diego", "tienda", None),
+            ("omar", "satoshi", None),
+            ("omar", "the server", None),
+            ("omar", "tienda", "none"),
+        ):
+            key = {"username": name, "scopes": ["read"]} | ({} if where is None else {"room_id": where})
+            await ask("admin_create_key", "/api/admin/keys", caller, **key)
+        await ask("reset_password", "/api/reset-password", code="none", new_password=PASSWORD)
+        for caller, user in (("diego", "omar"), ("omar", "nobody"), ("omar", "omar")):
+            await ask("admin_delete_user", f"/api/admin/users/{user}", caller, "DELETE")
+        tienda = {
+            "json": {"username": "tienda", "scopes": ["read"]},
+            "headers": {"Authorization": f"Bearer {tokens['omar']}"},
+        }
+        assert (await http.post("/api/admin/keys", **tienda)).is_success
+        for caller, user in (("diego", "omar"), ("omar", "nobody"), ("omar", "tienda")):
+            await ask("admin_reset_password", f"/api/admin/users/{user}/reset-password", caller)
+        for action, path in (("deactivate", "deactivate"), ("delete_account", "delete")):
+            await ask(action, f"/api/me/{path}", "omar", password=PASSWORD)
         for caller, user in (("diego", "omar"), ("omar", "omar"), ("omar", "nobody")):
             await ask("admin_disable_user", f"/api/admin/users/{user}/disable", caller)
             await ask("admin_enable_user", f"/api/admin/users/{user}/enable", caller)
@@ -357,10 +383,10 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
             await auth.change_password(eva, checked, "a third password")
         provoked["change_password"].add(refused.value.code)
 
-        node.node.auth.registration.mode = "closed"
+        await node.node.database.write(lambda conn: registration.set_mode(conn, "closed"))
         await ask("register", "/api/register", username="nuevo", password=PASSWORD)
         await ask("preview_topic", "/api/topic-preview?topic_name=noticias", method="GET")
-        node.node.auth.registration.mode = "open"
+        await node.node.database.write(lambda conn: registration.set_mode(conn, "open"))
         for action, password in (("login", "wrong password"), ("register", PASSWORD)):
             for _ in range(40):
                 await ask(action, f"/api/{action}", username="satoshi", password=password)

@@ -24,6 +24,7 @@ REFUSED: Final = {
     "DELETE /api/pending": 404,
     "POST /api/messages/{message_id}/reports": 422,  # the caller's own
     "DELETE /api/reports/{report_id}": 404,
+    "POST /api/reset-password": 403,  # no administrator has made a link
     "POST /api/me/delete": 401,  # the account is deactivated before
     **dict.fromkeys((f"POST /api/messages/{{message_id}}/{what}" for what in ("append", "finish", "stop")), 404),
 }

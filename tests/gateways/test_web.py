@@ -207,6 +207,35 @@ async def test_only_the_files_of_the_client_are_served(node: RunningNode) -> Non
         assert json.loads(body)["code"] == "not_found"
 
 
+@pytest.mark.parametrize(("file", "media_type"), [("logo.SVG", "image/svg+xml"), ("logo.png", "image/png")])
+async def test_the_page_has_the_name_and_the_logo_of_the_server(
+    file: str, media_type: str, static: Path, sqlite_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / file).write_bytes(b"the logo")
+    (static / "index.html").write_bytes(
+        b'<!doctype html><link rel="icon" href="./icon.svg" type="image/svg+xml" />'
+        b"<title>Tidings</title><h1>Tidings</h1>"
+    )
+    branded = {"server_name": "Café <Central>", "server_logo": str(tmp_path / file)}
+    async with (
+        running_node(sqlite_url, tmp_path, options={"static": static}, **branded) as node,
+        httpx.AsyncClient(base_url=node.url) as http,
+    ):
+        shown, administration = [(await http.get(path)).text for path in ("/", "/admin")]
+        assert (
+            shown
+            == administration
+            == (
+                f'<!doctype html><link rel="icon" href="./icon.svg" type="{media_type}" />'
+                "<title>Café &lt;Central&gt;</title><h1>Café &lt;Central&gt;</h1>"
+            )
+        )
+        icon = await http.get("/icon.svg")
+        assert (icon.content, icon.headers["Content-Type"]) == (b"the logo", media_type)
+        manifest = (await http.get("/manifest.webmanifest")).json()
+        assert (manifest["name"], manifest["icons"][0]["type"]) == ("Café <Central>", media_type)
+
+
 async def test_the_page_changes_no_other_route(node: RunningNode, http: httpx.AsyncClient) -> None:
     assert (await http.get("/docs")).headers["Content-Security-Policy"] == docs.GUARDS["Content-Security-Policy"]
     refused = await http.post("/")

@@ -60,6 +60,7 @@ async def test_readiness_is_answered_soon_while_the_store_is_silent(database_url
         problem(await until(http, 503), "unavailable", 503)
         for _ in range(3):
             problem(await http.get("/health/ready"), "unavailable", 503)
+        assert "tidings_ready 0.0" in (await http.get("/metrics")).text
         assert (await http.get("/health/live")).status_code == 200
         end()
         await until(http, 200)

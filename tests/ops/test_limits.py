@@ -17,7 +17,7 @@ from tidings.actions.dispatch import Registry
 from tidings.auth.limits import Limit, Limits, Window
 from tidings.contract.errors import ActionError, ErrorCode
 
-UNLIMITED = {"logout", "register", "login", "get_registration", "preview_topic"}
+UNLIMITED = {"logout", "register", "login", "get_registration", "reset_password", "preview_topic"}
 """`logout` must always be possible; the others have limits of their own."""
 
 

@@ -231,3 +231,19 @@ async def test_two_nodes_in_one_process_count_for_themselves(
         await node.register("omar")
         assert (await scrape(node))("actions_total", action="register", outcome="ok") == 1
         assert (await scrape(other))("actions_total", action="register", outcome="ok") == 0
+
+
+async def test_delivery_the_loop_and_the_disk_are_measured(node: RunningNode) -> None:
+    async with connected(node.url, await node.register("omar")) as omar:
+        await omar.ask("create", topic_name="noticias")
+        await omar.ask("message", topic_name="noticias", content="hola")
+        await omar.event("message")
+    metrics = await scrape(node)
+    assert metrics("delivery_seconds_count") == 1
+    assert 0 <= metrics("delivery_seconds_sum") < DEADLINE_S
+    assert 0 < metrics("disk_bytes", state="free") <= metrics("disk_bytes", state="total")
+    assert metrics("ready") == 1
+    assert metrics("database_errors_total") == 0
+    async with asyncio.timeout(DEADLINE_S):
+        while (await scrape(node))("loop_lag_seconds_count") < 2:
+            pass

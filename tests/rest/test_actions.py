@@ -128,9 +128,12 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             await other.ask("admin_disable_user", username="omar")
             problem(await omar.raw("login", username="omar", password="another password"), "unauthenticated")
             await other.ask("admin_enable_user", username="omar")
-            again = await anyone.ask("login", username="omar", password="another password")
+            await anyone.ask("login", username="omar", password="another password")
+            link = await other.ask("admin_reset_password", username="omar")
+            again = await anyone.ask("reset_password", code=link["code"], new_password="a third password")
             gone = Caller(http, again["token"])
-            await gone.ask("delete_account", password="another password")
+            await gone.ask("delete_account", password="a third password")
+            await server.node.database.write(lambda conn: users.set_admin(conn, 1, False))
             await other.ask("deactivate", password=PASSWORD)
             await asyncio.wait_for(live.closed.wait(), 30)
             routed = {action.name for action in ROUTED}
@@ -245,7 +248,24 @@ async def _administrate(diego: Caller, private_id: str) -> None:
     problem(await Caller(diego._http, token).raw("me"), "token_revoked")
     group = await diego.ask("create_conversation", usernames=["ana"], title="uno")
     await diego.ask("delete_room", room_id=group["room_id"])
-    assert await diego.ask("get_audit", limit=10) == {"entries": [], "next": None}
+    assert [each["action"] for each in (await diego.ask("get_audit", limit=2))["entries"]] == [
+        "delete_room",
+        "end_sessions",
+    ]
+    (session,) = (await diego.ask("admin_get_sessions", username="diego"))["sessions"]
+    assert session["current"] is True
+    rooms = (await diego.ask("admin_get_rooms"))["rooms"]
+    assert [(room["topic_name"], room["messages"]) for room in rooms if room["topic_name"]] == [
+        ("noticias", 2),
+        ("secreto", 2),
+    ]
+    assert await diego.ask("set_registration", registration="open") == {"registration": "open"}
+    made = await diego.ask("admin_create_key", username="tienda", scopes=["read"], room_id=private_id)
+    assert made["key"].startswith("tk_")
+    (key,) = (await diego.ask("admin_get_keys"))["keys"]
+    await diego.ask("admin_revoke_key", key_id=key["key_id"])
+    assert (await diego.ask("admin_get_health"))["trouble"] is None
+    await diego.ask("admin_delete_user", username="ana", messages="delete")
     await diego.ask("admin_delete_topic", room_id=private_id)
     problem(await diego.raw("history", room_id=private_id), "not_found")
 

@@ -264,7 +264,7 @@ async def test_a_webhook_that_fails_for_three_days_is_disabled_and_continues_whe
             deliverer.check_soon()
             state = await failed(5)
             assert state["disabled_reason"] == "answered 503"
-            assert "tidings_webhooks_disabled 1.0" in deliverer_metrics(node)
+            assert "tidings_webhooks_disabled 1.0" in await deliverer_metrics(node)
             receiver.behaviour = accepts_all
             await omar.ask("message", room_id=room_id, content="meanwhile")
             assert receiver.accepted == []
@@ -278,8 +278,8 @@ async def accepts_all(_request: Request) -> int:
     return 202
 
 
-def deliverer_metrics(node: RunningNode) -> str:
-    return node.node.metrics.exposition().decode()
+async def deliverer_metrics(node: RunningNode) -> str:
+    return (await node.node.metrics.exposition()).decode()
 
 
 async def test_a_message_that_is_deleted_while_the_receiver_is_slow_is_sent_without_its_content(

@@ -26,6 +26,7 @@ import {
   deviceName,
   exported,
   get,
+  isAdmin,
   mayInviteNewcomers,
   newRegistrationLink,
   noAnswer,
@@ -56,8 +57,6 @@ const ROOMS_PAGE = 500;
 const PREFETCHED = 12;
 const KEEP_AFTER = 500;
 const TYPING_EVERY = 3000;
-/** A token that ends sooner is exchanged for a new one (ms). */
-const REFRESH_BEFORE = 15 * 60_000;
 /** How long a server that announced a restart may be away before it counts as unreachable (ms). */
 const RESTARTS_WITHIN = 5000;
 
@@ -203,6 +202,10 @@ export class Client {
   /** The server's data about the user, as JSON lines. Raises a `TidingsError`. */
   export(): Promise<Blob> {
     return exported(this.session.token);
+  }
+
+  isAdmin(): Promise<boolean> {
+    return isAdmin(this.session.token);
   }
 
   mayInviteNewcomers(): Promise<boolean> {
@@ -475,10 +478,7 @@ export class Client {
 
   /** The token; a new one, if it ends soon. */
   private async token(): Promise<string> {
-    if (Date.parse(this.session.expires_at) - Date.now() < REFRESH_BEFORE) {
-      this.session = await refreshed(this.session);
-      saveSession(this.session);
-    }
+    this.session = await refreshed(this.session);
     return this.session.token;
   }
 

@@ -2,7 +2,7 @@
  * The page's address: `#/room/ID`; `#/room/ID/SEQ`, a message in it; `#/room/ID/SEQ/ID`, a reply in the thread that the
  * message with that id began; `#/topic/ID/NAME` and `#/topic/ID/NAME/SEQ`, the
  * same of a public topic, for sharing; `#/join/CODE` or `#/join/CODE/NAME`, an invitation. `?invitation=CODE` is a link for
- * registration.
+ * registration, `?reset=CODE` one to a new password. The administrators' page is at `admin`.
  */
 import { useMemo } from "react";
 import { navigate, useHashLocation } from "wouter/use-hash-location";
@@ -63,18 +63,23 @@ export function registrationCode(): string | null {
   return new URLSearchParams(window.location.search).get("invitation") || null;
 }
 
-/** The address at which a newcomer registers with a code. */
-export function registrationLink(code: string): string {
-  const url = new URL(window.location.pathname, window.location.href);
-  url.searchParams.set("invitation", code);
+/** The code of the link to a new password that was opened. */
+export function resetCode(): string | null {
+  return new URLSearchParams(window.location.search).get("reset") || null;
+}
+
+/** The address at which a newcomer registers with a code, or a user sets a new password. */
+export function addressWith(kind: "invitation" | "reset", code: string): string {
+  const url = new URL(".", window.location.href);
+  url.searchParams.set(kind, code);
   return url.href;
 }
 
 /** Remove a used code from the address. */
-export function dropRegistrationCode(): void {
-  if (registrationCode() === null) return;
+export function dropCodes(): void {
   const url = new URL(window.location.href);
-  url.searchParams.delete("invitation");
+  if (url.search === "") return;
+  url.search = "";
   window.history.replaceState(window.history.state, "", url);
 }
 

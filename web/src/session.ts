@@ -3,6 +3,9 @@ import { TidingsError } from "@tidings/client/errors";
 import type { Account, ActionError, Credentials, NewRegistrationLink, Registration } from "./contract.gen.ts";
 import { m, t } from "./i18n.ts";
 
+/** The page comes with it as its title. */
+export const SERVER_NAME = globalThis.document?.title || "Tidings";
+
 export interface Session {
   readonly username: string;
   readonly token: string;
@@ -21,6 +24,8 @@ const DEVICE = "tidings.device";
 /** The last line of an export is within this many bytes of its end */
 const LAST_LINE_WITHIN = 1000;
 const ANSWER_WITHIN = 20_000;
+/** A token that ends sooner is exchanged for a new one (ms). */
+const REFRESH_BEFORE = 15 * 60_000;
 
 export function loadSession(): Session | null {
   try {
@@ -83,7 +88,11 @@ export async function registration(): Promise<Registration["registration"]> {
 
 /** Whether the user of the token may make registration links: administrators, while registration is by invitation. */
 export async function mayInviteNewcomers(token: string): Promise<boolean> {
-  if ((await registration()) !== "invite") return false;
+  return (await registration()) === "invite" && isAdmin(token);
+}
+
+/** Whether the user of the token is an administrator. */
+export async function isAdmin(token: string): Promise<boolean> {
   return ((await get("api/me", token)) as Account).admin;
 }
 
@@ -92,8 +101,17 @@ export async function newRegistrationLink(token: string): Promise<string> {
   return (await post<NewRegistrationLink>("api/admin/registration-links", {}, token)).code;
 }
 
+/** Set a new password by the code of a link, and sign in. Raises a `TidingsError`. */
+export async function resetPassword(code: string, new_password: string): Promise<Session> {
+  return asSession(await post<Credentials>("api/reset-password", { code, new_password }));
+}
+
+/** The session with a token that does not end soon. */
 export async function refreshed(session: Session): Promise<Session> {
-  return asSession(await post<Credentials>("api/refresh", {}, session.token));
+  if (Date.parse(session.expires_at) - Date.now() >= REFRESH_BEFORE) return session;
+  const fresh = asSession(await post<Credentials>("api/refresh", {}, session.token));
+  saveSession(fresh);
+  return fresh;
 }
 
 function asSession(credentials: Credentials): Session {
@@ -120,7 +138,8 @@ export async function exported(token: string): Promise<Blob> {
   return lines;
 }
 
-async function request(path: string, options: RequestInit): Promise<unknown> {
+/** The answer, null if it has none. Raises a `TidingsError`. */
+export async function request(path: string, options: RequestInit): Promise<unknown> {
   const answer = await sent(path, { ...options, signal: AbortSignal.timeout(ANSWER_WITHIN) });
   return answer.json().catch(() => null);
 }

@@ -117,6 +117,7 @@ def end(conn: Connection, user_key: int, new_name: str) -> bool:
         blocks.c.blocked_id,
         invitation_links.c.user_id,
         registration_links.c.user_id,
+        registration_links.c.resets_id,
         reports.c.user_id,
         echo_entries.c.user_id,
     ):

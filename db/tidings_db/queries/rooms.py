@@ -379,18 +379,39 @@ def _select_visible(has_kind: bool, member: bool | None) -> Select[Any]:
 class TopicRow(NamedTuple):
     room: RoomRow
     created_at: int
+    size: float
+    """About how many characters its log has."""
 
 
-def topics(conn: Connection, after: str | None, limit: int) -> list[TopicRow]:
-    """A page of all topics, also private ones, in order of creation. `after`: the last id of the previous page."""
+_MEASURED = 100
+"""The entries by which the size of a log is estimated."""
+
+
+def topics(conn: Connection, after: str | None, limit: int, *, groups: bool = False) -> list[TopicRow]:
+    """A page of all topics, also private ones, in order of creation.
+
+    Args:
+        after: the last id of the previous page.
+        groups: whether groups are among them.
+    """
     before = select(rooms.c.id).where(rooms.c.room_id == after).scalar_subquery()
+    wanted = and_(rooms.c.kind == "topic", rooms.c.name_key.is_not(None))
+    if groups:
+        wanted = or_(wanted, and_(rooms.c.kind == "group", rooms.c.members > 0))
+    texts = (entries.c.content, entries.c.body, entries.c.data)
+    average = (
+        select(func.avg(sum(func.coalesce(func.length(text), 0) for text in texts)))
+        .where(entries.c.room_id == rooms.c.id, entries.c.seq > rooms.c.last_seq - _MEASURED)
+        .scalar_subquery()
+    )
+    size = func.coalesce(average, 0) * (rooms.c.last_seq - rooms.c.first_seq + 1)
     statement = (
-        select(*ROOM_COLUMNS, rooms.c.created_at)
-        .where(rooms.c.kind == "topic", rooms.c.name_key.is_not(None), rooms.c.id > func.coalesce(before, 0))
+        select(*ROOM_COLUMNS, rooms.c.created_at, size)
+        .where(wanted, rooms.c.id > func.coalesce(before, 0))
         .order_by(rooms.c.id)
         .limit(limit)
     )
-    return [TopicRow(RoomRow(*row[:_ROOM_WIDTH]), row[_ROOM_WIDTH]) for row in conn.execute(statement)]
+    return [TopicRow(RoomRow(*row[:_ROOM_WIDTH]), *row[_ROOM_WIDTH:]) for row in conn.execute(statement)]
 
 
 def delete_topic(conn: Connection, room_key: int) -> list[int]:

@@ -7,13 +7,13 @@ from functools import cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Select, and_, bindparam, case, exists, func, insert, select, update
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case, exists, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from tidings_db.connections import change, fetch
 from tidings_db.models import blocks, cursors, devices, members, names, sessions, users
 from tidings_db.names import name_key, skeleton, username_key
-from tidings_db.queries import feed
+from tidings_db.queries import feed, registration
 from tidings_db.queries.rows import USER_COLUMNS, UserRow, chunked, insert_or, relation, values_of
 from tidings_db.queries.words import directory_words
 
@@ -94,6 +94,8 @@ def add(
 
 
 def set_password(conn: Connection, user_key: int, password_hash: str) -> None:
+    """Set a user's password, after which no link sets another one."""
+    registration.end_resets(conn, user_key)
     conn.execute(update(users).where(users.c.id == user_key).values(password_hash=password_hash))
 
 
@@ -120,12 +122,27 @@ def set_admin(conn: Connection, user_key: int, admin: bool) -> None:
     conn.execute(update(users).where(users.c.id == user_key).values(admin=admin))
 
 
-def page(conn: Connection, after: str | None, limit: int) -> list[UserRow]:
-    """A page of all users, sorted by username key. `after`: the last key of the previous page."""
-    statement = select(*USER_COLUMNS).order_by(users.c.username_key).limit(limit)
+def is_last_admin(conn: Connection, user_key: int) -> bool:
+    """Whether a user is the only administrator who can sign in. Until the end of the transaction nobody ends it."""
+    able = select(users.c.id).where(users.c.admin.is_(True), users.c.disabled.is_(False)).order_by(users.c.id)
+    return list(conn.scalars(able.with_for_update())) == [user_key]
+
+
+def page(conn: Connection, after: str | None, limit: int, beginnings: Collection[str] = ()) -> list[UserRow]:
+    """A page of all users, sorted by username key.
+
+    Args:
+        after: the last key of the previous page.
+        beginnings: as of `directory`.
+    """
+    statement = select(*USER_COLUMNS).where(*_begin(beginnings)).order_by(users.c.username_key).limit(limit)
     if after is not None:
         statement = statement.where(users.c.username_key > after)
     return list(map(UserRow._make, conn.execute(statement)))
+
+
+def _begin(beginnings: Collection[str]) -> list[ColumnElement[bool]]:
+    return [users.c.words.contains(f" {beginning}", autoescape=True) for beginning in beginnings]
 
 
 _FEW = 5_000
@@ -147,7 +164,7 @@ def directory(
     statement = (
         select(*USER_COLUMNS)
         .where(users.c.disabled.is_(False), users.c.service.is_(False))
-        .where(*(users.c.words.contains(f" {beginning}", autoescape=True) for beginning in beginnings))
+        .where(*_begin(beginnings))
         .order_by(users.c.username_key)
         .limit(limit)
     )

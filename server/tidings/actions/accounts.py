@@ -22,6 +22,7 @@ from tidings.contract.actions import (
     Login,
     NoPayload,
     Register,
+    ResetPassword,
     RevokeSession,
 )
 from tidings.contract.errors import ActionError, ErrorCode, invalid
@@ -80,7 +81,24 @@ async def register(ctx: Context, req: Register) -> Credentials:
 @action("get_registration", http="GET /api/registration", live=False, anonymous=True)
 async def get_registration(ctx: Context, req: NoPayload) -> Registration:
     """Get who may create an account."""
-    return Registration(registration=ctx.auth.registration.mode)
+    ctx.count_anonymous()
+    return Registration(registration=await ctx.auth.registration.mode())
+
+
+@action(
+    "reset_password",
+    http="POST /api/reset-password",
+    live=False,
+    anonymous=True,
+    errors={ErrorCode.FORBIDDEN: "the link is not valid: it has expired, was used or was replaced"},
+)
+async def reset_password(ctx: Context, req: ResetPassword) -> Credentials:
+    """Set a new password by the link of an administrator, end all sessions of the user, and sign in."""
+    ctx.count_anonymous()
+    token, expires_at, user = await ctx.auth.reset_password(
+        req.code, req.new_password, ctx.address, ctx.agent, until_logout=ctx.until_logout
+    )
+    return Credentials(token=token, expires_at=timestamp(expires_at), user=await ctx.profile(user.username))
 
 
 @action(
@@ -231,7 +249,10 @@ async def change_password(ctx: Context, req: ChangePassword) -> Empty:
     return Empty()
 
 
-@action("deactivate", http="POST /api/me/deactivate", limit=Limit.READS, errors=_WRONG_PASSWORD)
+_LAST_ADMIN = {ErrorCode.CONFLICT: "you are the last administrator"}
+
+
+@action("deactivate", http="POST /api/me/deactivate", limit=Limit.READS, errors=_WRONG_PASSWORD | _LAST_ADMIN)
 async def deactivate(ctx: Context, req: Deactivate) -> Empty:
     """Disable the caller's account until an administrator enables it again. Its messages stay."""
     user = await ctx.auth.check_password(ctx.principal, req.password)
@@ -240,7 +261,7 @@ async def deactivate(ctx: Context, req: Deactivate) -> Empty:
     return Empty()
 
 
-@action("delete_account", http="POST /api/me/delete", limit=Limit.READS, errors=_WRONG_PASSWORD)
+@action("delete_account", http="POST /api/me/delete", limit=Limit.READS, errors=_WRONG_PASSWORD | _LAST_ADMIN)
 async def delete_account(ctx: Context, req: DeleteAccount) -> Empty:
     """Delete the caller's account, for ever: everything personal goes, reactions and memberships included.
 
@@ -257,9 +278,14 @@ async def delete_account(ctx: Context, req: DeleteAccount) -> Empty:
 @action("get_sessions", http="GET /api/sessions", limit=Limit.READS)
 async def get_sessions(ctx: Context, req: NoPayload) -> Sessions:
     """Get the caller's valid sessions, newest first."""
-    caller, now = ctx.principal, ctx.now
-    rows = await ctx.db.read(lambda conn: users.sessions_of(conn, caller.user_key, now))
-    online = ctx.hub.sessions_of(caller.user_key)
+    return await sessions_of(ctx, ctx.principal.user_key)
+
+
+async def sessions_of(ctx: Context, user_key: int) -> Sessions:
+    """A user's valid sessions, newest first."""
+    now, current = ctx.now, ctx.principal.session_key
+    rows = await ctx.db.read(lambda conn: users.sessions_of(conn, user_key, now))
+    online = ctx.hub.sessions_of(user_key)
     return Sessions(
         sessions=[
             Session(
@@ -268,7 +294,7 @@ async def get_sessions(ctx: Context, req: NoPayload) -> Sessions:
                 last_used_at=timestamp(session.used_at),
                 expires_at=timestamp(session.expires_at),
                 online=session.key in online,
-                current=session.key == caller.session_key,
+                current=session.key == current,
                 user_agent=session.user_agent,
             )
             for session in rows

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 from functools import partial
 
+from tidings.actions.accounts import sessions_of
 from tidings.actions.context import Context
 from tidings.actions.dispatch import action
 from tidings.auth import names
 from tidings.auth.limits import Limit
-from tidings.auth.registration import create_link
+from tidings.auth.registration import RESET_S, create_link
 from tidings.contract.administration import (
+    AdminDeleteUser,
+    AdminGetRooms,
     AdminGetTopics,
     AdminGetUsers,
     AdminRoomRef,
     AdminUserRef,
-    CreateRegistrationLink,
-    GetRegistrationLinks,
-    RegistrationLinkRef,
+    UserRef,
 )
-from tidings.contract.errors import ActionError, ErrorCode, not_found
+from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.models import (
+    AdminRoom,
+    AdminRooms,
     AdminTopic,
     AdminTopics,
     AdminUser,
     AdminUsers,
     Empty,
-    NewRegistrationLink,
-    RegistrationLink,
-    RegistrationLinks,
+    PasswordLink,
+    Sessions,
     timestamp,
 )
 from tidings.contract.permissions import KeyScope
 from tidings.log.rooms import DeleteRoom
-from tidings_db.queries import registration, rooms, users
+from tidings_db.queries import rooms, users, words
 
 
 @action(
@@ -44,9 +46,11 @@ from tidings_db.queries import registration, rooms, users
     admin=True,
 )
 async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
-    """Get all users, sorted by username."""
-    after = names.after(req.after)
-    rows = await ctx.db.read(partial(users.page, after=after, limit=req.limit + 1))
+    """Get all users, or those with such names, sorted by username."""
+    after, beginnings = names.after(req.after), set(words.words(req.query or ""))
+    if (req.query or "").strip() and not beginnings:
+        return AdminUsers(users=[], next=None)
+    rows = await ctx.db.read(partial(users.page, after=after, limit=req.limit + 1, beginnings=beginnings))
     page = rows[: req.limit]
     online = ctx.hub.online_users.among([user.key for user in page])
     return AdminUsers(
@@ -58,6 +62,8 @@ async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
                 created_at=timestamp(user.created_at),
                 disabled=user.disabled,
                 admin=user.admin,
+                display_name=user.display_name,
+                service=user.service,
             )
             for user in page
         ],
@@ -72,16 +78,26 @@ async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
     limit=Limit.READS,
     live=False,
     admin=True,
-    errors={ErrorCode.NOT_FOUND: "no such user", ErrorCode.CONFLICT: "the user is yourself"},
+    errors={
+        ErrorCode.NOT_FOUND: "no such user",
+        ErrorCode.CONFLICT: "the user is yourself, or the last administrator",
+    },
 )
 async def admin_disable_user(ctx: Context, req: AdminUserRef) -> Empty:
     """Disable a user: withdraw their sessions and refuse further sign-ins."""
-    user = await ctx.auth.user(req.username)
-    if user.key == ctx.principal.user_key:
-        raise ActionError(ErrorCode.CONFLICT, "administrators cannot disable themselves")
-    for notice in await ctx.auth.set_disabled(user, True, by=ctx.principal):
-        ctx.afterwards.append(partial(ctx.auth.withdraw, notice))
+    await _disable(ctx, req.username)
     return Empty()
+
+
+async def _disable(ctx: Context, username: str, delete: str | None = None) -> None:
+    """Disable a user, and begin to delete the account if `delete` says what becomes of its messages."""
+    user = await ctx.auth.user(username)
+    if user.key == ctx.principal.user_key:
+        raise ActionError(ErrorCode.CONFLICT, "that is yourself: see your settings")
+    if delete is not None and user.service:
+        raise ActionError(ErrorCode.CONFLICT, f"{user.username} is a key's or the server's: revoke the key instead")
+    for notice in await ctx.auth.set_disabled(user, True, by=ctx.principal, delete=delete):
+        ctx.afterwards.append(partial(ctx.auth.withdraw, notice))
 
 
 @action(
@@ -100,6 +116,84 @@ async def admin_enable_user(ctx: Context, req: AdminUserRef) -> Empty:
 
 
 @action(
+    "admin_delete_user",
+    http="DELETE /api/admin/users/{username}",
+    limit=Limit.READS,
+    live=False,
+    admin=True,
+    errors={
+        ErrorCode.NOT_FOUND: "no such user",
+        ErrorCode.CONFLICT: "the user is yourself, a key's or the server's",
+    },
+)
+async def admin_delete_user(ctx: Context, req: AdminDeleteUser) -> Empty:
+    """Delete a user's account, for ever, as `delete_account` does."""
+    await _disable(ctx, req.username, req.messages)
+    ctx.parts.deletions.hurry()
+    return Empty()
+
+
+@action(
+    "admin_reset_password",
+    http="POST /api/admin/users/{username}/reset-password",
+    status=201,
+    limit=Limit.READS,
+    live=False,
+    admin=True,
+    errors={
+        ErrorCode.NOT_FOUND: "no such user",
+        ErrorCode.CONFLICT: "the user is disabled, a key's or the server's",
+    },
+)
+async def admin_reset_password(ctx: Context, req: UserRef) -> PasswordLink:
+    """Create a link by which a user sets a new password, once, within 24 hours. Until then the old one is valid."""
+    user = await ctx.auth.user(req.username)
+    if user.disabled or user.service:
+        raise ActionError(ErrorCode.CONFLICT, f"{user.username} cannot sign in: disabled, a key's or the server's")
+    make = partial(create_link, user_key=ctx.principal.user_key, expires_in_s=RESET_S, resets_key=user.key)
+    code, link = await ctx.db.write(make)
+    return PasswordLink(code=code, expires_at=timestamp(link.expires_at))
+
+
+@action(
+    "admin_get_sessions",
+    http="GET /api/admin/users/{username}/sessions",
+    limit=Limit.READS,
+    live=False,
+    admin=True,
+    errors={ErrorCode.NOT_FOUND: "no such user"},
+)
+async def admin_get_sessions(ctx: Context, req: UserRef) -> Sessions:
+    """Get a user's valid sessions, newest first. `end_sessions` withdraws them."""
+    return await sessions_of(ctx, (await ctx.auth.user(req.username)).key)
+
+
+@action("admin_get_rooms", http="GET /api/admin/rooms", limit=Limit.READS, live=False, admin=True)
+async def admin_get_rooms(ctx: Context, req: AdminGetRooms) -> AdminRooms:
+    """Get all topics and groups, with their size, in order of creation. `delete_room` deletes one."""
+    rows = await ctx.db.read(partial(rooms.topics, after=req.after, limit=req.limit + 1, groups=True))
+    page = rows[: req.limit]
+    await ctx.hub.count_online([row.room for row in page])
+    return AdminRooms(
+        rooms=[
+            AdminRoom(
+                room_id=room.room_id,
+                topic_name=room.topic_name,
+                title=room.title,
+                is_private=room.is_private,
+                members=room.members,
+                online=ctx.hub.online_in(room.key),
+                messages=room.messages,
+                size=int(size),
+                created_at=timestamp(created_at),
+            )
+            for room, created_at, size in page
+        ],
+        next=page[-1].room.room_id if len(rows) > req.limit else None,
+    )
+
+
+@action(
     "admin_get_topics",
     scope=KeyScope.ROOMS,
     http="GET /api/admin/topics",
@@ -111,7 +205,7 @@ async def admin_get_topics(ctx: Context, req: AdminGetTopics) -> AdminTopics:
     """Get all topics, including private ones, with the size of their logs, in order of creation."""
     rows = await ctx.db.read(partial(rooms.topics, after=req.after, limit=req.limit + 1))
     page = rows[: req.limit]
-    await ctx.hub.count_online([room for room, _ in page])
+    await ctx.hub.count_online([row.room for row in page])
     return AdminTopics(
         topics=[
             AdminTopic(
@@ -124,7 +218,7 @@ async def admin_get_topics(ctx: Context, req: AdminGetTopics) -> AdminTopics:
                 messages=room.messages,
                 created_at=timestamp(created_at),
             )
-            for room, created_at in page
+            for room, created_at, _ in page
         ],
         next=page[-1].room.room_id if len(rows) > req.limit else None,
     )
@@ -144,70 +238,4 @@ async def admin_delete_topic(ctx: Context, req: AdminRoomRef) -> Empty:
     key = await ctx.access.room_key(room_id=req.room_id)
     await ctx.journal.write(DeleteRoom(ctx.principal, key, only_topic=True))
     ctx.parts.directory.forget(key)
-    return Empty()
-
-
-@action(
-    "create_registration_link",
-    http="POST /api/admin/registration-links",
-    limit=Limit.ROOMS,
-    status=201,
-    live=False,
-    admin=True,
-)
-async def create_registration_link(ctx: Context, req: CreateRegistrationLink) -> NewRegistrationLink:
-    """Create a link with which newcomers may register while registration is by invitation.
-
-    The link is valid until it expires, is used up or deleted, or its creator is no longer an administrator.
-    """
-    make = partial(create_link, user_key=ctx.principal.user_key, expires_in_s=req.expires_in, uses=req.uses)
-    code, link = await ctx.db.write(make)
-    return NewRegistrationLink(
-        code=code,
-        link_id=link.id,
-        username=ctx.principal.username,
-        created_at=timestamp(link.created_at),
-        expires_at=timestamp(link.expires_at),
-        uses_left=link.uses_left,
-    )
-
-
-@action(
-    "get_registration_links",
-    http="GET /api/admin/registration-links",
-    limit=Limit.READS,
-    live=False,
-    admin=True,
-)
-async def get_registration_links(ctx: Context, req: GetRegistrationLinks) -> RegistrationLinks:
-    """Get the valid registration links of all administrators, without their codes."""
-    rows = await ctx.db.read(partial(registration.page, now=ctx.now, after=req.after, limit=req.limit + 1))
-    page = rows[: req.limit]
-    return RegistrationLinks(
-        links=[
-            RegistrationLink(
-                link_id=link.id,
-                username=link.username,
-                created_at=timestamp(link.created_at),
-                expires_at=timestamp(link.expires_at),
-                uses_left=link.uses_left,
-            )
-            for link in page
-        ],
-        next=page[-1].id if len(rows) > req.limit else None,
-    )
-
-
-@action(
-    "delete_registration_link",
-    http="DELETE /api/admin/registration-links/{link_id}",
-    limit=Limit.READS,
-    live=False,
-    admin=True,
-    errors={ErrorCode.NOT_FOUND: "no such link"},
-)
-async def delete_registration_link(ctx: Context, req: RegistrationLinkRef) -> Empty:
-    """Delete a registration link."""
-    if not await ctx.db.write(partial(registration.remove, link_id=req.link_id)):
-        raise not_found("registration link")
     return Empty()

@@ -153,7 +153,7 @@ async def delete_room(ctx: Context, req: AdminRoomRef) -> Empty:
 
 @action("get_audit", http="GET /api/audit", limit=Limit.READS, live=False, admin=True)
 async def get_audit(ctx: Context, req: GetAudit) -> AuditLog:
-    """Get what keys did to users and rooms, and as users, the newest first."""
+    """Get what administrators did, and keys to users and rooms, and as users, the newest first."""
     rows = await ctx.db.read(partial(keys.audited, before=req.before, limit=req.limit + 1))
     return AuditLog(
         entries=[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
@@ -33,6 +34,7 @@ from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
 from tidings.log.rooms import OpenDirect
 from tidings.log.threads import NO_SUCH_MESSAGE
+from tidings.monitoring.vitals import Vitals
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
 from tidings_db.queries import blocks, keys, members, online, rooms, users
@@ -78,6 +80,10 @@ class Parts:
     health: Health
     authors: StreamAuthors
     deletions: Deletions
+    vitals: Vitals
+    node: str
+    """The name of this process."""
+    data_dir: Path
     limits: Limits | None = None
     """None: rates are not limited."""
     closed_directory: bool = False
@@ -158,6 +164,11 @@ class Context:
                 raise missing_scope(scope)
             if scope not in (KeyScope.ROOMS, KeyScope.USERS):
                 return
+        await self.audit(action, request)
+
+    async def audit(self, action: str, request: Payload) -> None:
+        """Write a request to the audit log."""
+        caller = self.principal
         fields = orjson.dumps(request.model_dump(mode="json", exclude=_NOT_AUDITED, exclude_unset=True)).decode()
         key_name, username = (
             (caller.username, None) if caller.key_name is None else (caller.key_name, caller.username)

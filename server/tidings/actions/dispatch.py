@@ -309,6 +309,8 @@ class Dispatcher:
                 await context.check_key(registered.name, registered.scope, request)
             if registered.admin and (caller is None or caller.scopes is None):
                 context.check_admin()
+                if not (registered.http or "").startswith("GET "):
+                    await context.audit(registered.name, request)
             if registered.streams:
                 records = registered.handler(context, request)
                 first = await anext(records)  # a refusal here is an ordinary answer, before any record is sent

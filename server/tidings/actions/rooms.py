@@ -120,7 +120,7 @@ def _purpose(raw: str | None) -> str | None:
 async def preview_topic(ctx: Context, req: actions.PreviewTopic) -> TopicPreview:
     """Get what a public topic is about, before subscribing. No token is needed where registration is open."""
     caller_key = None
-    if ctx.caller is None and ctx.auth.registration.mode == "open":
+    if ctx.caller is None and await ctx.auth.registration.mode() == "open":
         ctx.count_anonymous()
     else:
         caller_key = ctx.principal.user_key

@@ -17,7 +17,7 @@ from tidings.auth.keys import granted_by, is_key, missing_scope, scopes_of, sid_
 from tidings.auth.limits import QUOTAS
 from tidings.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
 from tidings.auth.principal import NO_SESSION, Principal
-from tidings.auth.registration import RegistrationMode, RegistrationPolicy
+from tidings.auth.registration import RegistrationMode, RegistrationPolicy, check_reset, use_reset
 from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
 from tidings.contract.permissions import KeyScope
@@ -397,10 +397,34 @@ class Auth:
         withdrawn = await self._db.write(change, Write.VITAL)
         return [Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED) for session_key in withdrawn]
 
+    async def reset_password(
+        self, code: str, new: str, address: str, agent: str | None = None, *, until_logout: bool = False
+    ) -> tuple[str, int, UserRow]:
+        """Set the password of the user whom a link is for, end their sessions, and sign in: as `login`.
+
+        Raises `forbidden` if the link is not valid, or `invalid`.
+        """
+        await check_reset(self._db, code)
+        hashed, now = await self.passwords.hash(new, Caller(source_of(address), known=False)), now_ms()
+
+        def change(conn: Transaction) -> tuple[UserRow, list[int]]:
+            user = use_reset(conn, code)
+            users.set_password(conn, user.key, hashed)
+            return user._replace(password_hash=hashed), users.revoke_sessions_of(conn, user.key, now)
+
+        user, withdrawn = await self._db.write(change, Write.VITAL)
+        for session_key in withdrawn:
+            self.withdraw(Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED))
+        source = self._sources(user.key, address)[0]
+        token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
+        return token, expires_at, user
+
     async def set_disabled(
         self, user: UserRow, disabled: bool, *, by: Principal | None = None, delete: str | None = None
     ) -> list[Withdrawn]:
-        """Disable a user and withdraw their sessions, or enable the user again. Raises `token_revoked`.
+        """Disable a user and withdraw their sessions, or enable the user again.
+
+        Raises `token_revoked`, or `conflict` for the last administrator.
 
         Args:
             by: None for an operator of the machine.
@@ -410,6 +434,8 @@ class Auth:
 
         def change(conn: Transaction) -> None:
             check_session(conn, by)
+            if disabled and by is not None and users.is_last_admin(conn, user.key):
+                raise ActionError(ErrorCode.CONFLICT, f"{user.username} is the last administrator")
             users.set_disabled(conn, user.key, disabled)
             if disabled:
                 users.revoke_sessions_of(conn, user.key, now)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError
 
 from tidings import __version__
 from tidings.auth import names
-from tidings.auth.registration import create_link
+from tidings.auth.registration import RESET_S, create_link
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import fingerprint, now_ms
 from tidings.cli.backup import add_backup_parsers, backup, move, restore
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     invite.add_argument("--uses", type=_positive, default=1, metavar="N", help="how many users may register (1)")
 
     user = commands.add_parser(
-        "user", help="list users, add, disable or enable one, set a password, or make one an administrator"
+        "user", help="list users, add, disable or enable one, set or reset a password, or make one an administrator"
     )
     user_commands = user.add_subparsers(dest="user_command", required=True, metavar="COMMAND")
     for name, help_text in (
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         ("admin", "make a user an administrator"),
         ("no-admin", "make an administrator an ordinary user"),
         ("passwd", "set a user's password and withdraw their sessions"),
+        ("reset", "print a link by which a user sets a new password, once, within 24 hours"),
     ):
         command = user_commands.add_parser(name, help=help_text)
         command.add_argument("username")
@@ -108,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         help="let servers on a PostgreSQL database start with this signing key in place of a lost or leaked one",
     )
     add_key_parser(commands)
-    audit = commands.add_parser("audit", help="list what keys did to users and rooms, and as users, the newest first")
+    audit = commands.add_parser(
+        "audit", help="list what administrators did, and keys to users and rooms, the newest first"
+    )
     audit.add_argument("--limit", type=_positive, default=100, metavar="N", help="how many (100)")
     add_webhook_parser(commands)
     add_backup_parsers(commands)
@@ -287,6 +290,13 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
             disabled = args.user_command == "disable"
             await auth.set_disabled(user, disabled)
             print(f"{username} {'disabled; sessions withdrawn' if disabled else 'enabled'}")
+        elif args.user_command == "reset":
+            if user.disabled or user.service:
+                raise SettingsError(f"{username} cannot sign in")
+            code, _ = await database.write(
+                partial(create_link, user_key=None, expires_in_s=RESET_S, resets_key=user.key)
+            )
+            print(f"{settings.public_url or _local_url(settings)}/?reset={code}")
         else:
             hashed = await auth.passwords.hash(_read_password(args))
 

@@ -62,6 +62,7 @@ class Worker:
         self._gatherings = itertools.count()
         self._gathering: asyncio.Task[bytes] | None = None
         self._gathered: _Gathering | None = None
+        self._answering: asyncio.Task[None] | None = None
         self._reporting = Loop("tidings.worker_reports", self._report)
         self._obeying = Loop("tidings.worker_control", self._obey)
 
@@ -110,13 +111,16 @@ class Worker:
         if kind == "stop":
             self._server.leave(also_leaving=message["also_leaving"], replaced=message["replaced"])
         elif kind == "metrics":
-            text = self._node.metrics.exposition().decode()
-            self._channel.send("metrics", to=message["to"], gathering=message["gathering"], text=text)
+            self._answering = spawn(self._answer(message), "the metrics for another worker")
         elif self._gathered is not None and message["gathering"] == self._gathered.number:
             if kind == "gathering":
                 self._gathered.expect(message["asked"], message["down"], message["crashes"])
             else:
                 self._gathered.add(message["worker"], message["text"])
+
+    async def _answer(self, message: ControlMessage) -> None:
+        text = (await self._node.metrics.exposition()).decode()
+        self._channel.send("metrics", to=message["to"], gathering=message["gathering"], text=text)
 
     # -- metrics -------------------------------------------------------------------------------------------------
 
@@ -133,7 +137,7 @@ class Worker:
             async with asyncio.timeout(GATHER_S):
                 await gathering.complete.wait()
         self._gathered = None
-        gathering.add(str(self.number), self._node.metrics.exposition().decode())
+        gathering.add(str(self.number), (await self._node.metrics.exposition()).decode())
         return gathering.text().encode()
 
 

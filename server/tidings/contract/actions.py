@@ -117,7 +117,7 @@ Section = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=
 Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS), INTEGRAL]
 
 
-def _one_of(kind: type[StrEnum]) -> BeforeValidator:
+def one_of(kind: type[StrEnum]) -> BeforeValidator:
     """Accept the text of the wire, which strict validation refuses for an enum."""
 
     def parse(value: object) -> object:
@@ -138,7 +138,7 @@ class NoPayload(Payload):
     """Nothing, `null` or `{}`."""
 
 
-def _exactly_one_of(*names: str) -> ConfigDict:
+def _exactlyone_of(*names: str) -> ConfigDict:
     """The rule as JSON Schema; `null` counts as left out."""
     rule: list[JsonValue] = [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
     return ConfigDict(json_schema_extra={"oneOf": rule})
@@ -147,7 +147,7 @@ def _exactly_one_of(*names: str) -> ConfigDict:
 class RoomRef(Payload):
     """A room reference: exactly one of the three."""
 
-    model_config = _exactly_one_of("room_id", "topic_name", "username")
+    model_config = _exactlyone_of("room_id", "topic_name", "username")
 
     room_id: Id | None = None
     topic_name: TopicName | None = Field(
@@ -165,7 +165,7 @@ class RoomRef(Payload):
 class SubjectInRoom(Payload):
     """A user in a room. `username` is that user, so the room is `room_id` or `topic_name`."""
 
-    model_config = _exactly_one_of("room_id", "topic_name")
+    model_config = _exactlyone_of("room_id", "topic_name")
 
     room_id: Id | None = None
     topic_name: TopicName | None = None
@@ -179,7 +179,7 @@ class SubjectInRoom(Payload):
 
 
 PostingField = Annotated[
-    Posting, _one_of(Posting), Field(description="Who may write: `members`, or `moderators` and the owner only")
+    Posting, one_of(Posting), Field(description="Who may write: `members`, or `moderators` and the owner only")
 ]
 
 
@@ -191,7 +191,7 @@ class Create(Payload):
 
 
 class PreviewTopic(Payload):
-    model_config = _exactly_one_of("room_id", "topic_name")
+    model_config = _exactlyone_of("room_id", "topic_name")
 
     room_id: Id | None = None
     topic_name: TopicName | None = None
@@ -358,7 +358,7 @@ class MarkUnread(RoomRef):
 class SetPreferences(RoomRef):
     """Fields that are left out stay unchanged."""
 
-    notify: Annotated[Notify, _one_of(Notify)] | None = Field(
+    notify: Annotated[Notify, one_of(Notify)] | None = Field(
         default=None, description="`all`, `mentions`, or `nothing`", examples=["mentions"]
     )
     quiet_for: Seconds | None = Field(default=None, description="Seconds; null: no longer quiet", examples=[3600])
@@ -367,7 +367,7 @@ class SetPreferences(RoomRef):
 
 
 class GetRooms(Payload):
-    kind: Annotated[RoomKind, _one_of(RoomKind)] | None = None
+    kind: Annotated[RoomKind, one_of(RoomKind)] | None = None
     member: bool | None = Field(
         default=None, description="true: only rooms that the caller is in; false: only others"
     )
@@ -440,7 +440,7 @@ class Mute(SubjectInRoom):
 
 
 class SetRole(SubjectInRoom):
-    role: Annotated[Role, _one_of(Role)] = Field(
+    role: Annotated[Role, one_of(Role)] = Field(
         description="`owner` hands the room over; the previous owner becomes a moderator"
     )
 
@@ -531,6 +531,11 @@ class ClearPending(Payload):
 
 class ChangePassword(Payload):
     password: str = Field(description="The current password")
+    new_password: str = Field(description="8–72 bytes in UTF-8")
+
+
+class ResetPassword(Payload):
+    code: Id = Field(description="Of a link that an administrator has made")
     new_password: str = Field(description="8–72 bytes in UTF-8")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -17,8 +17,10 @@ from tidings.contract.actions import (
     Seconds,
     Seq,
     Username,
+    one_of,
 )
 from tidings.contract.models import Timestamp
+from tidings.contract.permissions import KeyScope
 from tidings.contract.profiles import DisplayName
 
 
@@ -59,7 +61,42 @@ class GetAudit(Payload):
 
 
 class AdminGetUsers(Payload):
+    query: Annotated[str, StringConstraints(max_length=200, pattern=NO_NUL)] | None = Field(
+        default=None, description="Begins of words of the names; left out: all users", examples=["di"]
+    )
     after: Username | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class AdminDeleteUser(Payload):
+    username: Username
+    messages: Literal["keep", "delete"] = Field(
+        default="keep", description="What becomes of the user's messages: `delete` leaves empty ones in their places"
+    )
+
+
+class SetRegistration(Payload):
+    registration: Literal["open", "invite", "closed"] = Field(
+        description="Who may create an account: anyone, whoever has a registration link, or nobody", examples=["open"]
+    )
+
+
+class AdminCreateKey(Payload):
+    username: Username = Field(description="Of the key's own user, who is made if necessary", examples=["shop"])
+    scopes: list[Annotated[KeyScope, one_of(KeyScope)]] = Field(
+        min_length=1, max_length=len(KeyScope), examples=[["publish"]]
+    )
+    room_id: Id | None = Field(
+        default=None, description="The only room in which its scopes hold; default: any", examples=[None]
+    )
+
+
+class AdminKeyRef(Payload):
+    key_id: Id
+
+
+class AdminGetRooms(Payload):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
 
 
@@ -108,6 +145,14 @@ class AdminCreateWebhook(Payload):
 
 
 class AdminGetWebhooks(Payload):
+    pass
+
+
+class AdminGetKeys(Payload):
+    pass
+
+
+class AdminGetHealth(Payload):
     pass
 
 

@@ -17,6 +17,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "device": "laptop",
     "event": "order.paid",
     "id": _MESSAGE,
+    "key_id": "q2Zr7VbT0y",
     "last_seq": 42,
     "limit": 50,
     "link_id": "k2Vd8QxWn0aT",

@@ -254,11 +254,11 @@ class UserToken(View):
 
 
 class AuditEntry(View):
-    """A request of a key that changes rooms or users, or acts as a user."""
+    """A request of a key or an administrator that changes rooms, users or the server, or acts as a user."""
 
     id: int = Field(examples=[12])
     at: Timestamp
-    key: str = Field(description="The username of the key")
+    key: str = Field(description="The username of the key, or of the administrator")
     username: str | None = Field(description="The user as whom it acted; null: itself")
     action: str
     request: dict[str, JsonValue] = Field(description="Its fields, without contents and data")
@@ -308,6 +308,13 @@ class RegistrationLink(View):
 
 class NewRegistrationLink(RegistrationLink):
     code: str = Field(description="For `register`, and for the page: `/?invitation=<code>`. It is not shown again")
+
+
+class PasswordLink(View):
+    """A link to a new password; an earlier one of the user ends with it."""
+
+    code: str = Field(description="For `reset_password`, and for the page: `/?reset=<code>`. It is not shown again")
+    expires_at: Timestamp
 
 
 class RegistrationLinks(View):
@@ -442,6 +449,8 @@ class AdminUser(View):
     created_at: Timestamp
     disabled: bool
     admin: bool
+    display_name: str | None = None
+    service: bool = Field(default=False, description="Whether it is the user of a key, or of the server itself")
 
 
 class AdminUsers(View):
@@ -463,6 +472,65 @@ class AdminTopic(View):
 class AdminTopics(View):
     topics: list[AdminTopic]
     next: NextPage
+
+
+class AdminRoom(View):
+    """A topic or a group."""
+
+    room_id: str
+    topic_name: str | None
+    title: str | None
+    is_private: bool
+    members: int
+    online: int
+    messages: int = Field(description="Number of messages sent to it")
+    size: int = Field(description="About how many characters its log has, by the last 100 entries")
+    created_at: Timestamp
+
+
+class AdminRooms(View):
+    rooms: list[AdminRoom]
+    next: NextPage
+
+
+class AdminKey(View):
+    key_id: str
+    username: str = Field(description="Of the key's own user")
+    scopes: list[str]
+    room_id: str | None = Field(description="The only room in which its scopes hold; null: any")
+    created_at: Timestamp
+    last_used_at: Timestamp | None = Field(description="Accurate to about an hour; null: never")
+    revoked_at: Timestamp | None
+
+
+class AdminKeys(View):
+    keys: list[AdminKey] = Field(description="In the order of their creation")
+
+
+class AdminNewKey(View):
+    key: str = Field(description="It is not shown again", examples=["tk_x5n0cJ0uYl2wT7bq"])
+
+
+class AdminHealth(View):
+    """The server process that answers. The durations are those of the last minute or two."""
+
+    trouble: str | None = Field(description="Why it should get no traffic; null: it is ready")
+    degraded: str | None = Field(description="What is away, though messages arrive; null: nothing")
+    version: str
+    node: str
+    started_at: Timestamp
+    connections: int
+    online_users: int = Field(description="Users with a connection to this process")
+    delivery_ms: int | None = Field(
+        description="99 % of entries of this process took no longer to its connections; null: there were none"
+    )
+    commit_ms: int | None = Field(description="99 % of transactions of the log took no longer; null: there were none")
+    loop_lag_ms: int | None = Field(description="99 % of the event loop's timers were no later")
+    waiting_changes: int = Field(description="Changes that wait for a commit")
+    database_errors: int = Field(description="Failures of the database since the process started")
+    database_bytes: int
+    disk_free_bytes: int = Field(description="On the disk of the data directory")
+    disk_bytes: int
 
 
 class AdminWebhook(View):

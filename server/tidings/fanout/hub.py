@@ -41,11 +41,16 @@ CONNECTIONS_PER_USER = 64
 
 
 class ConnectionObserver(Protocol):
-    """Notified of every connection: once when it has been registered, and once when it has ended."""
+    """Notified of every connection: once when it has been registered, and once when it has ended.
+
+    And of entries of this node that were written to connections here: `seconds` after the time of the last one.
+    """
 
     def opened(self, connection: Connection) -> None: ...
 
     def closed(self, connection: Connection) -> None: ...
+
+    def delivered(self, seconds: float) -> None: ...
 
 
 class Hub:
@@ -78,7 +83,9 @@ class Hub:
         self.head_check = Loop("tidings.head_check", self._check_heads_forever)
         self.announcer = Announcer(self.live_rooms)
         self.member_events = MemberEvents(self.live_rooms, cluster)
-        self.repairs = Repairs(database, self.live_rooms, self.removed, self.member_events, cluster)
+        self.repairs = Repairs(
+            database, self.live_rooms, self.removed, self.member_events, cluster, observer.delivered
+        )
         self.presence = PresenceTracker(
             database, self.live_rooms, self.announcer, cluster.online, presence_s=presence_s
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -88,15 +89,22 @@ class Repairs:
         removed: Callable[[Connection, str, int], None],
         member_events: MemberEvents,
         cluster: Cluster,
+        delivered: Callable[[float], None],
         *,
         retry_s: float = RETRY_S,
     ) -> None:
-        """`live_rooms` are the hub's, by key. `removed`: as of `LiveRoom.deliver`."""
+        """
+        Args:
+            live_rooms: the hub's, by key.
+            removed: as of `LiveRoom.deliver`.
+            delivered: as of `ConnectionObserver`.
+        """
         self._db = database
         self._rooms = live_rooms
         self._removed = removed
         self._member_events = member_events
         self._cluster = cluster
+        self._delivered = delivered
         self.membership_reads = 0
         """Pages that were read with the memberships of the connected users, because removals were not known."""
         self._retry_s = retry_s
@@ -186,6 +194,8 @@ class Repairs:
         new = [entry for entry in part.entries if entry.seq > live_room.head]
         if new:
             live_room.deliver(new, self._removed, part.views)
+            if isinstance(last := new[-1], EntryRow):  # else it comes encoded from another node
+                self._delivered(max(0.0, time.time() - last.created_at / 1000))
 
     def _release(self, live_room: LiveRoom) -> None:
         """Deliver the held entries that come next."""

@@ -1,4 +1,4 @@
-"""The web client: the built page at `/`, the files that it loads, and socket.io-client for other pages.
+"""The web client: the built page at `/` and `/admin`, the files that it loads, and socket.io-client for other pages.
 
 Each file has its own route, so all other paths are answered as if there were no web client. The files are read once,
 at the start, so a new build does not remove files that open pages still load. The build has compressed scripts and
@@ -10,12 +10,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
 from typing import Final
 
+import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
@@ -69,15 +72,49 @@ NAMED_BY_CONTENT: Final = "assets/"
 """Files in this folder have a hash in their name, and never change."""
 
 
+ICON: Final = "icon.svg"
+
+
+@dataclass(frozen=True, slots=True)
+class Brand:
+    """The name and the logo of a server in the page."""
+
+    name: str = "Tidings"
+    logo: bytes | None = None
+    """In place of that of Tidings."""
+    logo_type: str = ""
+    """Its media type."""
+
+    def apply(self, name: str, body: bytes) -> bytes:
+        """A file of the build with the name and the logo in it."""
+        if self == Brand():
+            return body
+        if name == ICON and self.logo is not None:
+            return self.logo
+        if name == "index.html":
+            shown = escape(self.name).encode()
+            for tag in (b"title", b"h1"):
+                body = body.replace(b"<%b>Tidings</%b>" % (tag, tag), b"<%b>%b</%b>" % (tag, shown, tag))
+            return body if self.logo is None else body.replace(b"image/svg+xml", self.logo_type.encode())
+        if name == "manifest.webmanifest":
+            manifest = orjson.loads(body) | {"name": self.name, "short_name": self.name}
+            if self.logo is not None:
+                manifest["icons"] = [{"src": ICON, "sizes": "any", "type": self.logo_type, "purpose": "any"}]
+            return orjson.dumps(manifest)
+        return body
+
+
 class File:
     """A file of the web client."""
 
-    def __init__(self, name: str, body: bytes, brotli: bytes | None) -> None:
+    def __init__(self, name: str, body: bytes, brotli: bytes | None, brand: Brand) -> None:
         """`brotli`: the body compressed by Brotli, if the build has made it."""
-        self.path = "/" if name == "index.html" else f"/{name}"
-        self.body = body
+        self.paths = ("/", "/admin") if name == "index.html" else (f"/{name}",)
+        self.body = brand.apply(name, body)
         self.brotli = brotli
         self.media_type = TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
+        if name == ICON and brand.logo is not None:
+            self.media_type = brand.logo_type
         self.guards = LIBRARY_GUARDS if name.startswith(LIBRARY) else GUARDS
         self.cache = "public, max-age=31536000, immutable" if name.startswith(NAMED_BY_CONTENT) else "no-cache"
 
@@ -115,7 +152,7 @@ def built() -> Traversable:
     return resources.files("tidings") / "static"
 
 
-def install(app: FastAPI, logs: Logs, static: Traversable | None = None) -> None:
+def install(app: FastAPI, logs: Logs, static: Traversable | None = None, brand: Brand = Brand()) -> None:
     """Add a route for each file of the web client. If it was not built, `/` redirects to `/docs`."""
     folder = built() if static is None else static
     if not (folder / "index.html").is_file():
@@ -127,8 +164,9 @@ def install(app: FastAPI, logs: Logs, static: Traversable | None = None) -> None
         if name.endswith(BROTLI):
             continue
         brotli = files.get(name + BROTLI)
-        static_file = File(name, file.read_bytes(), None if brotli is None else brotli.read_bytes())
-        app.add_api_route(static_file.path, _endpoint(static_file), methods=["GET", "HEAD"], include_in_schema=False)
+        static_file = File(name, file.read_bytes(), None if brotli is None else brotli.read_bytes(), brand)
+        for path in static_file.paths:
+            app.add_api_route(path, _endpoint(static_file), methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _documentation() -> RedirectResponse:

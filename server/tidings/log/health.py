@@ -64,6 +64,8 @@ class Health:
         self._failed = ""
         """Why the last probe failed; empty if it succeeded."""
         self._failed_at = 0.0
+        self.ready = True
+        """The last answer of `trouble`."""
 
     def degraded(self) -> str:
         """The fault with which this node can serve nevertheless; empty if everything works."""
@@ -71,6 +73,11 @@ class Health:
 
     async def trouble(self) -> str:
         """Why this node should get no traffic now; empty if it can serve."""
+        trouble = await self._trouble()
+        self.ready = not trouble
+        return trouble
+
+    async def _trouble(self) -> str:
         if self._cluster.leaving:
             return "the server is shutting down"
         for loop in self._loops:

@@ -6,11 +6,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from shutil import disk_usage
 
 from tidings.auth.sessions import Auth
 from tidings.fanout.catchup import CatchUp
 from tidings.fanout.connection import Connection
 from tidings.fanout.hub import Hub
+from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
 from tidings.monitoring.logs import Logs
@@ -18,6 +21,7 @@ from tidings.monitoring.metrics import Metrics
 from tidings.transport.admission import HalfOpen
 from tidings.transport.tcp_connections import TcpConnections
 from tidings.webhooks.delivery import Deliverer
+from tidings_db.engine import Database
 
 
 class ConnectionRecorder:
@@ -26,6 +30,8 @@ class ConnectionRecorder:
     def __init__(self, metrics: Metrics, logs: Logs) -> None:
         self._metrics = metrics
         self._logs = logs
+
+        self.delivered = metrics.delivered
 
     def opened(self, connection: Connection) -> None:
         self._metrics.opened(connection.link.gateway)
@@ -62,6 +68,19 @@ def register_log(metrics: Metrics, journal: Journal, indexer: Indexer) -> None:
         "tidings_search_behind_seconds",
         "Seconds for which the room that lags longest has been behind",
         lambda: indexer.lag,
+    )
+
+
+def register_vitals(metrics: Metrics, database: Database, health: Health, data_dir: Path) -> None:
+    """Register what says whether the node can write."""
+    metrics.check_health = health.trouble
+    metrics.gauge("tidings_ready", "Whether messages can be written, as /health/ready says", lambda: health.ready)
+    metrics.counter("tidings_database_errors", "Transactions that the database failed", lambda: database.failures)
+    metrics.gauges(
+        "tidings_disk_bytes",
+        "The disk of the data directory",
+        ("state",),
+        lambda: {("free",): disk_usage(data_dir).free, ("total",): disk_usage(data_dir).total},
     )
 
 

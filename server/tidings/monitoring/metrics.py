@@ -7,10 +7,12 @@ Labels come from the code, never from a client, so their number is bounded.
 
 from __future__ import annotations
 
+import math
 import platform
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
@@ -78,6 +80,14 @@ class Distribution:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
+    def quantile(self, part: float, earlier: Sequence[int]) -> float | None:
+        """The bound that this part of the values since the counts `earlier` keeps; None: there were none."""
+        new = [count - before for count, before in zip(self.counts, earlier, strict=True)]
+        for bound, below in zip((*self._bounds, math.inf), accumulate(new), strict=True):
+            if below and below >= part * sum(new):
+                return min(bound, self._bounds[-1])
+        return None
+
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative counts by bound, as Prometheus expects them."""
         cumulative, below = [], 0
@@ -99,7 +109,11 @@ class Metrics:
         self._opened: Counter[str] = Counter()
         self._closed: Counter[str] = Counter(dict.fromkeys(CloseReason, 0))
         self._batch = Distribution(CHANGES)
-        self._commit = Distribution(SECONDS)
+        self.commit = Distribution(SECONDS)
+        self.delivery = Distribution(SECONDS)
+        self.loop_lag = Distribution(SECONDS)
+        self.check_health: Callable[[], Awaitable[object]] | None = None
+        """Called before each scrape."""
         self._gauges: list[tuple[type[Metric], str, str, Sequence[str], Gauge]] = []
         self.gather: Callable[[], Awaitable[bytes]] | None = None
         """Returns the metrics of all workers; None: this process is no worker."""
@@ -130,7 +144,11 @@ class Metrics:
     def committed(self, changes: int, seconds: float) -> None:
         """Count a transaction of the journal with that many changes."""
         self._batch.add(changes)
-        self._commit.add(seconds)
+        self.commit.add(seconds)
+
+    def delivered(self, seconds: float) -> None:
+        """Count entries that were written to this node's connections. `seconds`: since their time in the log."""
+        self.delivery.add(seconds)
 
     # -- read at each scrape -------------------------------------------------------------------------------------
 
@@ -152,13 +170,15 @@ class Metrics:
 
     # -- the scrape ----------------------------------------------------------------------------------------------
 
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         """All metrics of this process in Prometheus' text format, `CONTENT_TYPE`."""
+        if self.check_health is not None:
+            await self.check_health()
         return generate_latest(self._registry)
 
     async def expositions(self) -> bytes:
         """The answer of `/metrics`: `exposition`, and those of the other workers if there are any."""
-        return self.exposition() if self.gather is None else await self.gather()
+        return await self.exposition() if self.gather is None else await self.gather()
 
     def collect(self) -> Iterator[Metric]:
         """Called by the registry."""
@@ -186,12 +206,21 @@ class Metrics:
         batch = HistogramMetricFamily("tidings_journal_batch_changes", "Changes in one commit of the journal")
         batch.add_metric((), self._batch.buckets(), self._batch.total)
         yield batch
-        commit = HistogramMetricFamily("tidings_journal_commit_seconds", "One transaction of the journal")
-        commit.add_metric((), self._commit.buckets(), self._commit.total)
-        yield commit
-        for family, name, help_text, labels, values in self._gauges:
+        for name, help_text, values in (
+            ("tidings_journal_commit_seconds", "One transaction of the journal", self.commit),
+            (
+                "tidings_delivery_seconds",
+                "From the time of an entry written here to its delivery here",
+                self.delivery,
+            ),
+            ("tidings_loop_lag_seconds", "How late a timer of the event loop is, twice a second", self.loop_lag),
+        ):
+            histogram = HistogramMetricFamily(name, help_text)
+            histogram.add_metric((), values.buckets(), values.total)
+            yield histogram
+        for family, name, help_text, labels, read in self._gauges:
             metric = family(name, help_text, labels=labels)  # type: ignore[call-arg]
-            for label_values, value in values().items():
+            for label_values, value in read().items():
                 metric.add_metric(label_values, value)  # type: ignore[attr-defined]
             yield metric
         build = GaugeMetricFamily("tidings_build_info", "Always 1", labels=("version", "python"))

@@ -69,6 +69,9 @@ REDIS_NEEDS_POSTGRESQL = (
 )
 
 
+LOGO_BYTES = 256 * 1024
+
+
 class SettingsError(Exception):
     """The server cannot start with a setting; the message names the setting and the reason."""
 
@@ -162,7 +165,8 @@ class Settings(BaseSettings):
     registration: Literal["open", "invite", "closed"] = Field(
         default="open",
         description="Who may create an account: anyone, whoever has an administrator's registration link (`tidings"
-        " invite`), or nobody. Not for users of `tidings user add` and of external tokens",
+        " invite`), or nobody. Not for users of `tidings user add` and of external tokens. An administrator may"
+        " choose otherwise while the server runs",
     )
     directory: Literal["open", "closed"] = Field(
         default="open",
@@ -179,6 +183,13 @@ class Settings(BaseSettings):
         default=False,
         description="Whether pages of `TIDINGS_CORS_ORIGINS` may connect with cookies (`withCredentials`), as a"
         " sticky load balancer needs; not with `*`",
+    )
+    server_name: str = Field(
+        default="Tidings", min_length=1, max_length=50, description="The name of the server in the page and its title"
+    )
+    server_logo: str = Field(
+        default="",
+        description="An `.svg` or `.png` file of up to 256 KiB, shown beside the name; empty: that of Tidings",
     )
     public_url: str = Field(
         default="",
@@ -267,6 +278,15 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("server_logo")
+    @classmethod
+    def _check_logo(cls, value: str) -> str:
+        if value and (Path(value).suffix.lower() not in (".svg", ".png") or not Path(value).is_file()):
+            raise ValueError("give the path of an .svg or .png file")
+        if value and Path(value).stat().st_size > LOGO_BYTES:
+            raise ValueError(f"the file has more than {LOGO_BYTES // 1024} KiB")
+        return value
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -2,6 +2,7 @@ import { X } from "lucide-react";
 import { type ReactNode, useEffect, useRef, useState } from "react";
 import { t } from "../i18n.ts";
 import type { Route } from "../location.ts";
+import { SERVER_NAME } from "../session.ts";
 import { IconButton } from "./ui.tsx";
 import { useMatches } from "./useMatches.ts";
 
@@ -111,7 +112,7 @@ export function Panel({
   }, [quiet]);
   return (
     <aside className="panel" aria-label={title} ref={aside}>
-      {alone && <h1 className="hidden">Tidings</h1>}
+      {alone && <h1 className="hidden">{SERVER_NAME}</h1>}
       <header>
         <h2 ref={heading} tabIndex={-1}>
           {title}

@@ -5,7 +5,15 @@ import { chooseLanguage, chosenLanguage, LANGUAGES, type Language, m, t } from "
 import { chooseTheme, loadTheme, type Theme } from "../theme.ts";
 import { useWork } from "./form.tsx";
 import { askPermission, permission } from "./notifications.ts";
-import { Blocked, ChangePassword, Deactivate, DeleteAccount, Devices, InviteNewcomers } from "./SettingsAccount.tsx";
+import {
+  Administer,
+  Blocked,
+  ChangePassword,
+  Deactivate,
+  DeleteAccount,
+  Devices,
+  InviteNewcomers,
+} from "./SettingsAccount.tsx";
 import { Dialog } from "./ui.tsx";
 
 const TABS = [m("Appearance"), m("Devices"), m("Security"), m("Privacy"), m("Account")] as const;
@@ -36,6 +44,7 @@ export function Settings({ onClose, onSignOut }: { onClose: () => void; onSignOu
           <Blocked />
         </TabPanel>
         <TabPanel tabId="Account" className="settings" unmountOnHide>
+          <Administer />
           <InviteNewcomers />
           <Export />
           <Deactivate onSignOut={onSignOut} />

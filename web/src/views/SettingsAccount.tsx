@@ -4,40 +4,12 @@ import { type ReactNode, useCallback, useEffect, useId, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Session } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
-import { registrationLink } from "../location.ts";
-import { agoOf, momentOf, reasonOf } from "../text.ts";
+import { addressWith } from "../location.ts";
+import { agoOf, momentOf } from "../text.ts";
+import { Problem, useAnswer } from "./answer.tsx";
 import { CopyField } from "./Confirm.tsx";
 import { Field, Form, useWork } from "./form.tsx";
 import { Avatar } from "./ui.tsx";
-
-/** The server's answer, null until it is there, and a function that reloads it. */
-function useAnswer<T>(ask: () => Promise<T>): {
-  answer: T | null;
-  failed: string | null;
-  again: () => Promise<void>;
-} {
-  const [answer, setAnswer] = useState<T | null>(null);
-  const [failed, setFailed] = useState<string | null>(null);
-  const again = useCallback(async () => {
-    try {
-      setAnswer(await ask());
-      setFailed(null);
-    } catch (error) {
-      setFailed(reasonOf(error));
-    }
-  }, [ask]);
-  useEffect(() => void again(), [again]);
-  return { answer, failed, again };
-}
-
-function Problem({ text }: { text: string | null }) {
-  if (text === null) return null;
-  return (
-    <p className="error" role="alert">
-      {text}
-    </p>
-  );
-}
 
 export function Devices() {
   const client = useClient();
@@ -98,7 +70,7 @@ export function Devices() {
 }
 
 /** When a session was last used. The server knows that to within an hour, unless it is in use. */
-function usedOf({ online, last_used_at }: Session): string {
+export function usedOf({ online, last_used_at }: Session): string {
   if (online) return t("in use now");
   return Date.now() - Date.parse(last_used_at) < 3_600_000
     ? t("used within the last hour")
@@ -122,7 +94,7 @@ const BROWSERS: readonly [RegExp, string][] = [
 ];
 
 /** "Firefox on Linux"; for other clients, the first word of the user agent. */
-function deviceOf(user_agent: string | null): { name: string; phone: boolean } {
+export function deviceOf(user_agent: string | null): { name: string; phone: boolean } {
   if (user_agent === null || user_agent === "") return { name: t("Unknown device"), phone: false };
   const named = (table: readonly [RegExp, string][]) => table.find(([pattern]) => pattern.test(user_agent))?.[1];
   const [browser, system] = [named(BROWSERS), named(SYSTEMS)];
@@ -232,6 +204,24 @@ export function Blocked() {
   );
 }
 
+/** For administrators: the way to their page. */
+export function Administer() {
+  const client = useClient();
+  const [may, setMay] = useState(false);
+  useEffect(() => {
+    // Without an answer, it is not offered.
+    client.isAdmin().then(setMay, () => undefined);
+  }, [client]);
+  if (!may) return null;
+  return (
+    <section>
+      <h3>{t("Administration")}</h3>
+      <p className="muted">{t("You are an administrator of this server.")}</p>
+      <a href="admin">{t("Administer this server")}</a>
+    </section>
+  );
+}
+
 /** For administrators, while registration is by invitation. */
 export function InviteNewcomers() {
   const client = useClient();
@@ -243,7 +233,7 @@ export function InviteNewcomers() {
     client.mayInviteNewcomers().then(setMay, () => undefined);
   }, [client]);
   if (!may) return null;
-  const make = () => run(async () => setLink(registrationLink(await client.newRegistrationLink())));
+  const make = () => run(async () => setLink(addressWith("invitation", await client.newRegistrationLink())));
   return (
     <section>
       <h3>{t("Invite someone to this server")}</h3>

@@ -16,6 +16,7 @@ import type { View } from "../client.ts";
 import { useClient, useView } from "../context.ts";
 import { n, t } from "../i18n.ts";
 import { open, useRoute } from "../location.ts";
+import { SERVER_NAME } from "../session.ts";
 import { lazyDialog } from "./lazy.tsx";
 import type { Opened } from "./opened.ts";
 import { RoomList } from "./RoomList.tsx";
@@ -64,7 +65,7 @@ export function Sidebar({
     <nav className="sidebar" aria-label={t("Rooms")}>
       <header>
         <img src="icon.svg" alt="" />
-        <h1 className="brand grow">Tidings</h1>
+        <h1 className="brand grow ellipsis">{SERVER_NAME}</h1>
         <IconButton label={t("Search")} keys="Ctrl Shift F" onClick={onSearch}>
           <Search size={18} />
         </IconButton>

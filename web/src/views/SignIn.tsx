@@ -1,7 +1,7 @@
 import { useEffect, useId, useState } from "react";
 import { t, tx } from "../i18n.ts";
-import { dropRegistrationCode, registrationCode, useRoute } from "../location.ts";
-import { createAccount, registration, type Session, signIn } from "../session.ts";
+import { dropCodes, registrationCode, useRoute } from "../location.ts";
+import { createAccount, registration, SERVER_NAME, type Session, signIn } from "../session.ts";
 import { Field, Form, useWork } from "./form.tsx";
 
 /** What was done in the form of index.html, which is there before the code is. */
@@ -49,7 +49,7 @@ export function SignIn({
     if (named === "" || empty) return clear();
     return run(async () => {
       const session = await (create ? createAccount(named, password, code) : signIn(named, password));
-      dropRegistrationCode();
+      dropCodes();
       onSession(session);
     });
   };
@@ -64,7 +64,7 @@ export function SignIn({
         <div className="brand">
           <img src="icon.svg" alt="" />
           <div className="grow">
-            <h1>Tidings</h1>
+            <h1>{SERVER_NAME}</h1>
             <p className="muted ellipsis">{window.location.host}</p>
           </div>
         </div>

@@ -45,7 +45,7 @@ function WithClient({
   );
 }
 
-const SIGN_IN_AGAIN: Record<string, string> = {
+export const SIGN_IN_AGAIN: Record<string, string> = {
   token_expired: m("Your session has expired. Please sign in again: nothing is lost."),
   token_revoked: m("This session was signed out. Please sign in again."),
   unauthenticated: m("The server does not know this session. Please sign in again."),

@@ -4,6 +4,7 @@ import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
 import { hrefTo, openMessage } from "../location.ts";
+import { SERVER_NAME } from "../session.ts";
 import type { State } from "../store.ts";
 import { isAhead, nameOf } from "../text.ts";
 import { unreadInThreads } from "../threads.ts";
@@ -24,7 +25,7 @@ export function Title({ room_id }: { room_id: string | null }): null {
     const held = room_id === null ? undefined : view.state.rooms.get(room_id);
     return held === undefined ? null : nameOf(held.room, held.members, view.state.me);
   });
-  const page = name === null ? "Tidings" : `${name} · Tidings`;
+  const page = name === null ? SERVER_NAME : `${name} · ${SERVER_NAME}`;
   const written = useRef({ page: "", at: 0 });
   useEffect(() => {
     const write = () => {
