@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 
 from tests.actions.conftest import People, code
+from tidings_db.queries import registration
 
 DEFAULTS = {"notify": "mentions", "quiet_until": None, "favourite": False, "section": None, "unread_from": None}
 
@@ -105,20 +106,20 @@ async def test_a_public_topic_is_previewed_without_a_token_only_where_anybody_ma
     await people.omar.ask("create", topic_name="secreto", is_private=True)
     expected = {"room_id": room["room_id"], "topic_name": "sala", "purpose": "Comer", "members": 1}
     assert await people.omar.ask("preview_topic", topic_name=" Sala") == expected | {"is_member": True}
-    registration = people.server.node.auth.registration
+    database = people.server.node.database
     async with httpx.AsyncClient(base_url=people.server.url, timeout=30) as http:
 
         async def ask(topic: str, token: str | None = None) -> httpx.Response:
             headers = {} if token is None else {"Authorization": f"Bearer {token}"}
             return await http.get("/api/topic-preview", params={"topic_name": topic}, headers=headers)
 
-        registration.mode = "open"
+        await database.write(lambda conn: registration.set_mode(conn, "open"))
         assert (await ask("sala")).json() == expected | {"is_member": False}
         assert (await ask("sala", people.tokens["omar"])).json()["is_member"] is True
         assert (await ask("sala", "wrong")).json()["code"] == "unauthenticated"
         hidden, missing = (await ask("secreto")).json(), (await ask("nada")).json()
         assert hidden["code"] == "not_found"
         assert {**hidden, "request_id": ""} == {**missing, "request_id": ""}
-        registration.mode = "closed"
+        await database.write(lambda conn: registration.set_mode(conn, "closed"))
         assert (await ask("sala")).json()["code"] == "unauthenticated"
         assert (await ask("sala", people.tokens["diego"])).json() == expected | {"is_member": False}
