@@ -113,6 +113,7 @@ ACTS = (
     Act("get_rooms", "see", by="after"),
     Act("delivered", "anybody", by="cursors"),
     Act("admin_create_webhook", "administrate", {"url": "https://hook.invalid/", "events": ["*"]}),
+    Act("admin_create_key", "administrate", {"username": "tienda", "scopes": ["read"]}),
     Act("admin_replay_webhook", "administrate", {"webhook_id": "none", "after": 0}),
     Act("admin_delete_topic", "administrate"),
     Act("delete_room", "administrate"),
@@ -155,8 +156,8 @@ OF_SCOPE = {
     },
 }
 """The actions that a key may call, by its scope."""
-WITHOUT_A_ROOM = {"create"}
-"""Actions whose field names a new room."""
+WITHOUT_A_ROOM = {"create", "reset_password"}
+"""Actions whose field names a new room, or no room."""
 
 
 def codes(action: str) -> set[str]:

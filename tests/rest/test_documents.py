@@ -36,7 +36,7 @@ def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
 
 
 _NOT_API = re.compile(
-    r"/(docs(/assets/.*)?|openapi\.json|asyncapi\.json|health/(live|ready)|metrics"
+    r"/(docs(/assets/.*)?|openapi\.json|asyncapi\.json|admin|health/(live|ready)|metrics"
     r"|((assets|emoji|socket\.io)/.*)?|[\w-]+\.\w+)"
 )
 """The documents themselves, the files of the page, and the routes for operators."""

@@ -86,6 +86,25 @@ test("a disabled user is signed out at once, and cannot sign in until they are e
     await row(root, "omar").getByText("Disabled").or(root.page.getByText("There are no such users.")).waitFor();
   }));
 
+test("a user is disabled by keyboard alone, and the focus comes back to their row", ({ browser }) =>
+  administered(browser, DESKTOP, async (root, _, server) => {
+    await (await Account.create(server.url, "omar")).leave();
+    await root.page.reload();
+    const { keyboard } = root.page;
+    const menu = root.button("Actions for omar");
+    await menu.focus();
+    await keyboard.press("Enter");
+    await root.page.getByRole("menu").waitFor();
+    await keyboard.type("Dis");
+    await keyboard.press("Enter");
+    const asked = await dialog(root, "Disable omar?");
+    await expect.poll(() => asked.getByRole("button", { name: "Cancel" }).evaluate(isFocused)).toBe(true);
+    await keyboard.press("Tab");
+    await keyboard.press("Enter");
+    await row(root, "omar").getByText("Disabled").waitFor();
+    await expect.poll(() => menu.evaluate(isFocused)).toBe(true);
+  }));
+
 test("by the link of an administrator a user sets a new password, once", ({ browser }) =>
   administered(browser, DESKTOP, async (root, arrive) => {
     const omar = await arrive("omar");

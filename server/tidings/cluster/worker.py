@@ -20,8 +20,8 @@ from tidings.supervision import Loop, spawn
 
 ALIVE_S = 1.0
 """The interval of its reports."""
-GATHER_S = 1.0
-"""The longest wait for the metrics of the other workers."""
+GATHER_S = 2.0
+"""The longest wait for the metrics of the other workers, who check their health meanwhile."""
 
 
 class WorkerServer(Protocol):
