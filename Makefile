@@ -103,6 +103,7 @@ check: $(STAMP) $(WEB_PACKAGES) $(CLIENT_PACKAGES) ## Lint, check the formatting
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+	@echo $(BIN)/python -m docs.catalogue --check; $(WITH_NODE) $(BIN)/python -m docs.catalogue --check
 	@echo npm run check --prefix web; $(WITH_NODE) npm run check --prefix web
 	@echo npm run check --prefix clients/javascript; $(WITH_NODE) npm run check --prefix clients/javascript
 

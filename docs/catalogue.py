@@ -1,7 +1,7 @@
 """Brings the catalogues of translations up to date with the code: `python -m docs.catalogue`, or `make catalogue`.
 
 A text is marked where it stands: by `t`, `n`, `tx` or `m` on the page (web/src/i18n.ts), by `t`, `n` or `m` in the
-terminal (tidings_chat/i18n.py), and as the literal message of an `ActionError` on the server. New texts are added
+terminal (tidings_chat/i18n.py), and as the message of an error on the server (`_errors`). New texts are added
 without a translation, and unused ones are removed. With `--check` nothing is written; the exit status is 1 if a text
 is not marked, or if a catalogue is not current or not complete.
 """
@@ -28,7 +28,7 @@ from babel.messages.pofile import read_po, write_po
 ROOT: Final = Path(__file__).resolve().parent.parent
 LOCALES: Final = ROOT / "client_demo/tidings_chat/locale"
 TERMINAL: Final = ROOT / "client_demo/tidings_chat"
-SERVER: Final = ("actions", "auth", "log", "gateways/rest.py")
+SERVER: Final = ("actions", "auth", "contract/permissions.py", "log", "gateways/rest.py")
 """Where the errors begin that users see."""
 
 _MARKS: Final = {"t": (0,), "m": (0,), "n": (0, 1), "_command": (1, 2)}
@@ -42,6 +42,8 @@ _SHOWN: Final = frozenset(
 """Functions whose first argument is shown."""
 _SHOWN_AS: Final = frozenset(("help", "description", "epilog", "title", "metavar"))
 """Arguments that are shown."""
+_DATA: Final = frozenset(("username", "limit", "max_group", "until"))
+"""The values in messages of the server that are not words."""
 _WORD: Final = re.compile(r"[A-Za-z]{3,}")
 _SAME: Final = frozenset(
     ("User-Agent", "Authorization", "Bearer ", "Alt", "unknown system", "taken before", "/favourite [off]")
@@ -90,10 +92,36 @@ def collect() -> Texts:
 
 
 def _errors(tree: ast.Module) -> Iterator[str]:
+    """The messages of errors, with placeholders for names and numbers; not those into which words are put."""
     for node in ast.walk(tree):
         match node:
-            case ast.Call(func=ast.Name("ActionError"), args=[_, ast.Constant(str(text)), *_]):
-                yield text
+            case ast.Call(func=ast.Name("ActionError"), args=[_, message, *_]):
+                yield from _messages(message)
+            case ast.Call(func=ast.Name("not_found"), args=[ast.Constant(str(noun))]):
+                yield f"no such {noun}"
+            case ast.Call(func=ast.Name("not_found"), args=[]):
+                yield "no such room"
+
+
+def _messages(node: ast.expr) -> Iterator[str]:
+    match node:
+        case ast.Constant(str(text)):
+            yield text
+        case ast.IfExp(body=one, orelse=other):
+            yield from (*_messages(one), *_messages(other))
+        case ast.JoinedStr(values=values):
+            parts = [
+                _placeholder(part) if isinstance(part, ast.FormattedValue) else str(part.value) for part in values
+            ]
+            if None not in parts:
+                yield "".join(filter(None, parts))
+
+
+def _placeholder(value: ast.FormattedValue) -> str | None:
+    match value.value:
+        case ast.Name(name) | ast.Attribute(attr=name) if name.lower() in _DATA:
+            return f"{{{name.lower()}}}"
+    return None
 
 
 class Terminal(ast.NodeVisitor):

@@ -123,7 +123,12 @@ function translations(): Plugin {
         "": { plural_forms: headers["Plural-Forms"] },
         ...Object.fromEntries(texts.map(({ msgid, msgstr }) => [msgid, msgstr])),
       };
-      return `import Tannin from "tannin"; export default new Tannin(${JSON.stringify({ messages })});`;
+      const ofServer = texts
+        .filter(({ msgid, comments }) => msgid.includes("{") && comments?.reference?.includes("server/"))
+        .map(({ msgid }) => [msgid, msgid.replace(/[.*+?^$()|[\]\\]/g, "\\$&").replace(/\{(\w+)\}/g, "(?<$1>.+)")]);
+      return `import Tannin from "tannin";
+        export default new Tannin(${JSON.stringify({ messages })});
+        export const ofServer = ${JSON.stringify(ofServer)};`;
     },
     async transformIndexHtml(html) {
       const files = (await readdir(LOCALES)).filter((file) => file.endsWith(".po"));

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tidings_chat.i18n import is_translated, locale, m, t
+from tidings_chat.i18n import m, t, translation_of
 from tidings_client import Closed, Refused, TidingsError, TokenRevoked
 
 _MEANINGS: Final = {
@@ -47,9 +47,7 @@ class InvalidCommand(TidingsError):
 
 def reason_of(error: Refused) -> str:
     """The message of the server in the user's language; else what its code means; else as the server has it."""
-    if locale().language == "en" or is_translated(error.message):
-        return t(error.message)
-    return t(_MEANINGS.get(error.code, error.message))
+    return translation_of(error.message) or t(_MEANINGS.get(error.code, error.message))
 
 
 def message_of(error: TidingsError) -> str:

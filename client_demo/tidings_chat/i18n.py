@@ -9,6 +9,7 @@ from __future__ import annotations
 import gettext
 import io
 import os
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Final
 
 from babel.core import Locale, UnknownLocaleError, negotiate_locale
 from babel.dates import format_date, format_datetime
+from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
@@ -40,8 +42,15 @@ def m(text: str) -> str:
     return text
 
 
-def is_translated(text: str) -> bool:
-    return text != "" and _translations().gettext(text) != text
+def translation_of(message: str) -> str | None:
+    """A message of the server in the user's language; None if there is no translation."""
+    if locale().language == "en" or t(message) != message:
+        return t(message)
+    for text in _of_server():
+        found = re.fullmatch(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+)", re.escape(text)), message)
+        if found:
+            return t(text, **found.groupdict())
+    return None
 
 
 def day_of(when: datetime) -> str:
@@ -75,12 +84,27 @@ def locale() -> Locale:
 
 
 @cache
-def _translations() -> gettext.NullTranslations:
+def _catalogue() -> Catalog:
     language = locale().language
-    if language == "en":
-        return gettext.NullTranslations()
     source = files("tidings_chat").joinpath("locale", f"{language}.po").read_text("utf-8")
+    return read_po(io.StringIO(source), locale=language)
+
+
+@cache
+def _of_server() -> list[str]:
+    """The server's messages that have placeholders."""
+    return [
+        message.id
+        for message in _catalogue()
+        if isinstance(message.id, str) and "{" in message.id and message.locations[0][0].startswith("server/")
+    ]
+
+
+@cache
+def _translations() -> gettext.NullTranslations:
+    if locale().language == "en":
+        return gettext.NullTranslations()
     compiled = io.BytesIO()
-    write_mo(compiled, read_po(io.StringIO(source), locale=language))
+    write_mo(compiled, _catalogue())
     compiled.seek(0)
     return gettext.GNUTranslations(compiled)

@@ -26,6 +26,7 @@ type Names<T extends string> = T extends `${string}{${infer Name}}${infer Rest}`
 type Values<Name extends string, V> = [Name] extends [never] ? [] : [values: Readonly<Record<Name, V>>];
 
 let translations: Tannin | null = null;
+let ofServer: readonly (readonly [text: string, pattern: string])[] = [];
 
 /** Load the translations; without them, the page is in English. Null: there is nothing to load. */
 export function loadTranslations(): Promise<void> | null {
@@ -33,6 +34,7 @@ export function loadTranslations(): Promise<void> | null {
   return TRANSLATIONS[language]().then(
     (loaded) => {
       translations = loaded.default;
+      ofServer = loaded.ofServer;
     },
     () => {
       document.documentElement.lang = "en";
@@ -80,9 +82,14 @@ export function m<T extends string>(text: T): T {
   return text;
 }
 
-/** Whether there is a translation, of a text that may be anything. */
-export function isTranslated(text: string): boolean {
-  return translations !== null && text in (translations.data.messages ?? {});
+/** A message of the server in the user's language; null: there is no translation. */
+export function translationOf(message: string): string | null {
+  if (language === "en" || Object.hasOwn(translations?.data.messages ?? {}, message)) return translated(message);
+  for (const [text, pattern] of ofServer) {
+    const found = new RegExp(`^${pattern}$`).exec(message);
+    if (found !== null) return filled(translated(text), found.groups);
+  }
+  return null;
 }
 
 function translated(one: string, many?: string, count?: number): string {

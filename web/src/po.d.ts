@@ -3,4 +3,6 @@ declare module "*.po" {
 
   const translations: Tannin;
   export default translations;
+  /** The server's messages that have placeholders, and what matches them */
+  export const ofServer: readonly (readonly [text: string, pattern: string])[];
 }

@@ -2,7 +2,7 @@
 
 import { TidingsError } from "@tidings/client/errors";
 import type { Member, Message, Room, Snippet } from "./contract.gen.ts";
-import { isTranslated, language, locale, m, t } from "./i18n.ts";
+import { locale, m, t, translationOf } from "./i18n.ts";
 
 /** How many members are named if a group has no title. */
 const NAMED = 3;
@@ -221,8 +221,7 @@ const MEANINGS: Readonly<Record<string, string>> = {
 
 /** The message of an error, in the user's language. */
 export function messageOf({ code, message }: Pick<TidingsError, "code" | "message">): string {
-  if (language === "en" || isTranslated(message)) return t(message);
-  return t(MEANINGS[code] ?? message);
+  return translationOf(message) ?? t(MEANINGS[code] ?? message);
 }
 
 const KEYS: Readonly<Record<string, string>> = {

@@ -87,7 +87,7 @@ export function Reports() {
     },
     { label: t("Room"), cell: ({ message }) => message.topic_name ?? t("A conversation") },
     {
-      label: t("Report"),
+      label: t("Reported by"),
       cell: ({ username, reason }) => tx("{name}: {reason}", { name: <b>{username}</b>, reason }),
     },
     { label: t("When"), cell: ({ created_at }) => <Ago at={created_at} /> },

@@ -79,11 +79,11 @@ const ROLES = {
 function NoteText({ note }: { note: Note }) {
   const name = <bdi>{note.username}</bdi>;
   if (note.change === "title")
-    return tx("{name} renamed the group to {title}.", { name, title: <bdi>“{note.title}”</bdi> });
+    return tx("{name} renamed the group to “{title}”.", { name, title: <bdi>{note.title}</bdi> });
   if (note.change === "purpose")
     return note.title === null
       ? tx("{name} removed what this room is for.", { name })
-      : tx("{name} said what this room is for: {purpose}.", { name, purpose: <bdi>“{note.title}”</bdi> });
+      : tx("{name} said what this room is for: “{purpose}”.", { name, purpose: <bdi>{note.title}</bdi> });
   if (note.change === "posting")
     return note.title === "moderators"
       ? tx("{name} chose that only moderators can write here.", { name })
