@@ -9,6 +9,7 @@ from tidings.contract.models import (
     Bans,
     Echo,
     EchoHistory,
+    History,
     InvitationLink,
     InvitationLinks,
     Members,
@@ -23,6 +24,8 @@ from tidings.contract.models import (
     Room,
     SearchResults,
     Sessions,
+    Thread,
+    Threads,
     Unread,
     Usernames,
     Users,
@@ -120,6 +123,48 @@ async def search(context: CommandContext, rest: str) -> None:
     context.show(
         *([render.note(t("↑ older ones are not shown"))] if results.next else []), views=reversed(results.messages)
     )
+
+
+@_command("thread", "N", "show the thread of message N, and its replies", group=_MESSAGES, needs_room=True)
+async def thread(context: CommandContext, rest: str) -> None:
+    message = await context.message(rest)
+    page = await _ask_in_room(context, History, "history", thread=message.thread or message.id, limit=200)
+    shown = [*([page.began] if page.began else []), *page.messages]
+    if page.has_more:
+        context.show(render.note(t("↑ older ones are not shown")))
+    me = context.account.username
+    context.show(
+        # As messages of their own: what they reply to is above them.
+        *(render.message(one.model_copy(update={"thread": None, "replies": 0}), me) for one in shown),
+        views=shown,
+    )
+    if page.messages:
+        seq = page.messages[-1].seq
+        await context.ask_in_room("read", seq=seq, thread=page.messages[-1].thread)
+
+
+@_command("threads", "", "list the threads that you follow, in all rooms", group=_MESSAGES)
+async def threads(context: CommandContext, _: str) -> None:
+    page = await _ask(context, Threads, "get_threads", {})
+    if not page.threads:
+        context.show(render.note(t("you follow no thread yet")))
+    context.show(
+        *(
+            render.thread(one, context.account.username, context.title_of(one.message.room_id))
+            for one in reversed(page.threads)
+        ),
+        views=page.threads,
+    )
+
+
+@_command("follow", "N [off]", "follow the thread of message N, or stop", group=_MESSAGES, needs_room=True)
+async def follow(context: CommandContext, rest: str) -> None:
+    reference, *off = words(rest, m("/follow N [off]"), 1, 2)
+    message = await context.message(reference)
+    payload = {"message_id": message.id, "following": off != ["off"]}
+    answer = await _ask(context, Thread, "follow_thread", payload)
+    told = t("you follow this thread") if answer.following else t("you do not follow this thread")
+    context.show(render.note(told), views=[answer])
 
 
 @_command("publish", "EVENT JSON", "publish an application's event in this room", group=_MESSAGES, needs_room=True)

@@ -17,6 +17,7 @@ from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.arguments import find_message
 from tidings_chat.background import BackgroundTasks
+from tidings_chat.colours import ALERT, BAD
 from tidings_chat.errors import InvalidCommand, message_of, why_ended
 from tidings_chat.event_display import EventDisplay
 from tidings_chat.events import read_event
@@ -155,7 +156,7 @@ class Chat:
             if line is None:
                 return
             if line.strip() and self.navigation.current is None and not is_command(line.strip()):
-                self.screen.print(render.note(t("No room is open: /join TOPIC, or /open ROOM-or-USER."), "yellow"))
+                self.screen.print(render.note(t("No room is open: /join TOPIC, or /open ROOM-or-USER."), ALERT))
                 draft = line
             elif line.strip():
                 await self._run(line.strip())
@@ -169,9 +170,9 @@ class Chat:
                 text = line.removeprefix("/") if line.startswith("//") else line
                 await self.send(self.navigation.current.ref, text)
         except Refused as error:
-            self.screen.print(render.note(message_of(error), "red"))
+            self.screen.print(render.note(message_of(error), BAD))
         except TidingsError as error:
-            self.screen.print(render.note(message_of(error), "yellow"))
+            self.screen.print(render.note(message_of(error), ALERT))
 
     def _switch(self, key: int) -> None:
         """Open the room on Alt+`key`. The text in the input line stays."""
@@ -200,8 +201,8 @@ class Chat:
     def _is_online(self) -> bool:
         return self.client.status.state == "online"
 
-    async def send(self, room: RoomRef, content: str, reply_to: str | None = None) -> None:
-        await self.client.room(**room).enqueue(content, reply_to=reply_to)
+    async def send(self, room: RoomRef, content: str, reply_to: str | None = None, thread: str | None = None) -> None:
+        await self.client.room(**room).enqueue(content, reply_to=reply_to, thread=thread)
         self._sent_typing_at = 0.0
         if not self._is_online:
             self.screen.print(render.note(t("waits to be sent: {content}", content=content)))

@@ -15,6 +15,7 @@ from tidings_chat import actions, registry, render
 from tidings_chat.actions import ACTIONS
 from tidings_chat.arguments import number_and_text
 from tidings_chat.chat import Chat
+from tidings_chat.colours import QUIET
 from tidings_chat.errors import InvalidCommand
 from tidings_chat.i18n import m, t
 from tidings_chat.navigation import CurrentRoom
@@ -149,6 +150,15 @@ async def reply(chat: Chat, rest: str) -> None:
     await chat.send(_current(chat).ref, text, message.id)
 
 
+@_command("thread", "N [TEXT]", "reply in the thread of message N; without TEXT: show it", group=_MESSAGES)
+async def thread(chat: Chat, rest: str) -> None:
+    reference, _, text = rest.partition(" ")
+    if not text.strip():
+        return await actions.thread(chat, rest)
+    message = await chat.message(reference)
+    await chat.send(_current(chat).ref, text.strip(), thread=message.thread or message.id)
+
+
 @_command("edit", "N TEXT", "change one of your messages; . is your last one", group=_MESSAGES)
 async def edit(chat: Chat, rest: str) -> None:
     reference, text = number_and_text(rest, m("/edit N TEXT"))
@@ -202,13 +212,13 @@ async def help_(chat: Chat, topic: str) -> None:
         entries = [entry for entry in commands.values() if entry.group == group and topic in ("", "all", entry.name)]
         if not topic:
             names = " ".join(f"/{entry.name}" for entry in entries)
-            grid.add_row(Text(f"  {t(group)}", style="dim"), Text(names, style="bold"))
+            grid.add_row(Text(f"  {t(group)}", style=QUIET), Text(names, style="bold"))
             continue
         if topic == "all":
-            grid.add_row(Text(t(group), style="dim"))
+            grid.add_row(Text(t(group), style=QUIET))
         for entry in entries:
             usage = f"  /{entry.name} {t(entry.arguments)}"
-            grid.add_row(Text(usage, style="bold"), Text(t(entry.summary), style="dim"))
+            grid.add_row(Text(usage, style="bold"), Text(t(entry.summary), style=QUIET))
     chat.screen.print(grid)
     if topic in ("", "all"):
         chat.screen.print(

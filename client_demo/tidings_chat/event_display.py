@@ -17,6 +17,7 @@ from tidings.contract.events import (
     RoomChanged,
     RoomEntry,
     RoomRemoved,
+    ThreadChanged,
     TypingNow,
 )
 from tidings.contract.models import (
@@ -31,6 +32,7 @@ from tidings.contract.models import (
     timestamp,
 )
 from tidings_chat import render
+from tidings_chat.colours import ALERT, BAD
 from tidings_chat.errors import message_of
 from tidings_chat.i18n import m, t
 from tidings_chat.message_cache import MessageCache
@@ -110,6 +112,8 @@ class EventDisplay:
                 self._show_presence(presence)
             case ProfileChanged() as profile:
                 self._show_profile(profile)
+            case ThreadChanged() as thread:
+                self._show_thread(thread)
             case View():
                 pass
         self._screen.redraw()
@@ -121,14 +125,14 @@ class EventDisplay:
 
     def show_offline(self, reason: str) -> None:
         if not self.offline_reason and self._greeted:
-            self._screen.print(render.note(t("{reason}: trying again", reason=t(reason)), "yellow"))
+            self._screen.print(render.note(t("{reason}: trying again", reason=t(reason)), ALERT))
         self.offline_reason = reason
         self._roster.clear_typing()
         self._screen.redraw()
 
     def show_refused(self, unsent: Unsent, error: Refused) -> None:
         self._screen.print(
-            render.note(t("not sent: {content} — {reason}", content=unsent.content, reason=message_of(error)), "red")
+            render.note(t("not sent: {content} — {reason}", content=unsent.content, reason=message_of(error)), BAD)
         )
 
     def _show_message(self, message: Message) -> None:
@@ -176,8 +180,10 @@ class EventDisplay:
             self._screen.print(render.heading(day))
         is_here = in_open_room or self._navigation.is_open(message.room_id)
         room = "" if is_here else self._rooms.title(message.room_id)
-        replied = self._messages.find(message.room_id, message.reply_to) if message.reply_to else None
-        self._screen.print(render.message(message, self._me, room, replied))
+        about = message.reply_to or message.thread
+        replied = self._messages.find(message.room_id, about) if about else None
+        is_between = not (in_open_room or self._belongs_here(message.room_id))
+        self._screen.print(render.message(message, self._me, room, replied, brief=is_between))
 
     def _ring_for(self, message: Message) -> None:
         """Ring for a message, as the user has chosen, at most once a second."""
@@ -286,6 +292,18 @@ class EventDisplay:
                     else t("{user} is offline", user=presence.username)
                 )
             )
+
+    def _show_thread(self, thread: ThreadChanged) -> None:
+        """Say that there is something new in a thread of another room; in the open one, its replies are printed."""
+        began = thread.message
+        if thread.unread and not self._belongs_here(began.room_id):
+            told = t(
+                "{count} new in thread {number} of {room}: /threads",
+                count=thread.unread,
+                number=began.seq,
+                room=self._rooms.title(began.room_id),
+            )
+            self._screen.print(render.note(told))
 
     def _show_profile(self, profile: ProfileChanged) -> None:
         if profile.username == self._me:

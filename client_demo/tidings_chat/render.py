@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -35,21 +35,15 @@ from tidings.contract.models import (
     Room,
     Session,
     Snippet,
+    Thread,
     View,
 )
+from tidings_chat.colours import ALERT, CALL, GOOD, PEOPLE, QUIET, ROOM
 from tidings_chat.i18n import day_of, m, moment_of, n, t
 from tidings_chat.rooms import title
 
-_COLOURS: Final = (
-    "cyan",
-    "magenta",
-    "yellow",
-    "blue",
-    "bright_cyan",
-    "bright_magenta",
-    "bright_yellow",
-    "bright_blue",
-)
+_BRIEF: Final = 60
+"""Characters of a message of another room"""
 _HIDDEN: Final = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 _ALLOWED: Final = {"\u200c", "\u200d"}  # the zero-width joiners, which some scripts and emoji need
 _NOT_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -114,32 +108,47 @@ def _local(timestamp: str) -> datetime:
 
 def name(username: str, me: str = "") -> Text:
     """A username in its own colour; the user's own name is bold green."""
-    colour = "bold green" if username == me else f"bold {_COLOURS[zlib.crc32(username.encode()) % len(_COLOURS)]}"
-    return Text(visible(username), style=colour)
+    colour = GOOD if username == me else PEOPLE[zlib.crc32(username.encode()) % len(PEOPLE)]
+    return Text(visible(username), style=f"bold {colour}")
 
 
-def message(message: Message, me: str, room: str = "", replied: Message | None = None) -> RenderableType:
+def message(
+    message: Message, me: str, room: str = "", replied: Message | None = None, *, brief: bool = False
+) -> RenderableType:
     """One message: its number, time, sender and text.
 
     Args:
         room: the title of the room, unless it is the open one.
-        replied: the message that this one replies to, if known.
+        replied: the message that this one replies to, or that began its thread, if known.
+        brief: on one line, between the lines of another room.
     """
     calls = me in message.mentions and message.sender != me
-    head = Text(f"{'' if room else message.seq:>3} ", style="bold yellow" if calls else "dim")
-    head.append(clock(message.created_at), style="not bold dim white")
+    head = Text(f"{'' if room else message.seq:>3} ", style=f"bold {ALERT}" if calls else QUIET)
+    head.append(clock(message.created_at), style=f"not bold {QUIET}")
     if room:
-        head.append(f" {visible(room)} {message.seq}", style="not bold cyan")
+        head.append(f" {visible(room)} {message.seq}", style=f"not bold {ROOM}")
     head.append(" ").append_text(name(message.sender, me))
-    text = Text()
-    if message.reply_to and not message.deleted:
+    if brief:
+        return _row(head, _text(message, me, limit=_BRIEF))
+    text = Text(style=QUIET if message.thread else "")
+    if (message.reply_to or message.thread) and not message.deleted:
         text.append_text(_quote(replied, me)).append("\n")
     text.append_text(_text(message, me))
     if message.state == "interrupted":
-        text.append(f" ({t('interrupted')})", style="yellow")
+        text.append(f" ({t('interrupted')})", style=ALERT)
     if message.reactions:
         text.append("\n").append_text(reactions(message))
+    if message.replies and not message.thread:
+        replies = n("{count} reply", "{count} replies", message.replies)
+        text.append(f"\n↳ {replies}: /thread {message.seq}", style=QUIET)
     return _row(head, text)
+
+
+def thread(thread: Thread, me: str, room: str) -> RenderableType:
+    """A thread in a list: the message that began it, and what is new in it."""
+    row = message(thread.message, me, room)
+    new = f"  {t('{count} new', count=thread.unread)}" if thread.unread else ""
+    return Group(row, Text(new, style=f"bold {ALERT}")) if new else row
 
 
 _MARKS: Final = {"message_edited": "✎", "message_deleted": "✗", "reaction": "+"}
@@ -147,11 +156,11 @@ _MARKS: Final = {"message_edited": "✎", "message_deleted": "✗", "reaction": 
 
 def changed(event: str, before: Message | None, after: Message, me: str, room: str = "") -> RenderableType:
     """A message after a change; the message itself is further up on the screen. `event` is the change's event."""
-    head = Text(f"{'' if room else after.seq:>3} ", style="dim").append(
-        f"{_MARKS.get('message_deleted' if after.deleted else event, '·'):>5}", style="yellow"
+    head = Text(f"{'' if room else after.seq:>3} ", style=QUIET).append(
+        f"{_MARKS.get('message_deleted' if after.deleted else event, '·'):>5}", style=ALERT
     )
     if room:
-        head.append(f" {visible(room)} {after.seq}", style="cyan")
+        head.append(f" {visible(room)} {after.seq}", style=ROOM)
     head.append(" ").append_text(name(after.sender, me))
     if after.deleted:
         return _row(head, _text(after, me))
@@ -178,18 +187,18 @@ def _row(head: Text, text: Text) -> RenderableType:
 def _text(message: Message, me: str, limit: int | None = None) -> Text:
     """The text of a message, cut to `limit` characters of one line if given, with mentions highlighted."""
     if message.deleted:
-        return Text(t("(deleted)"), style="dim italic")
+        return Text(t("(deleted)"), style=f"{QUIET} italic")
     if not message.content:
-        text = Text(_short(json.dumps(message.data, ensure_ascii=False), limit or 1000), style="dim")
+        text = Text(_short(json.dumps(message.data, ensure_ascii=False), limit or 1000), style=QUIET)
     elif limit is None:
         text = Text(visible(message.content, keep="\n\t"))
     else:
-        text = Text(_short(message.content, limit), style="dim")
+        text = Text(_short(message.content, limit), style=QUIET)
     for username in message.mentions:
-        style = "bold black on yellow" if username == me else "bold"
+        style = CALL if username == me else "bold"
         text.highlight_regex(re.compile(rf"@{re.escape(visible(username))}(?!\w)", re.IGNORECASE), style)
     if message.edited_at:
-        text.append(f" ({t('edited')})", style="dim")
+        text.append(f" ({t('edited')})", style=QUIET)
     return text
 
 
@@ -199,7 +208,7 @@ def _short(content: str, limit: int) -> str:
 
 
 def _quote(answered: Message | None, me: str) -> Text:
-    quote = Text("↳ ", style="dim")
+    quote = Text("↳ ", style=QUIET)
     if answered is None:
         return quote.append(t("an earlier message"))
     quote.append(f"{answered.seq} ").append_text(name(answered.sender, me)).append(" ")
@@ -212,7 +221,7 @@ def reactions(message: Message) -> Text:
         f"{visible(emoji)} {', '.join(map(visible, usernames)) if len(usernames) <= 3 else len(usernames)}"
         for emoji, usernames in message.reactions.items()
     )
-    return Text("  ".join(shown), style="dim")
+    return Text("  ".join(shown), style=QUIET)
 
 
 def _reaction_changes(before: Message | None, after: Message) -> Iterable[tuple[str, str, bool]]:
@@ -227,10 +236,10 @@ def _reaction_changes(before: Message | None, after: Message) -> Iterable[tuple[
 
 def search_result(message: Message, snippet: Sequence[Snippet], me: str, room: str) -> RenderableType:
     """A search result: its time, room, sender, and the text around the match."""
-    head = Text(moment(message.created_at), style="dim").append(f" {visible(room)} {message.seq}", style="cyan")
+    head = Text(moment(message.created_at), style=QUIET).append(f" {visible(room)} {message.seq}", style=ROOM)
     text = Text()
     for piece in snippet:
-        text.append(visible(" ".join(piece.text.split("\n"))), style="bold yellow" if piece.match else "")
+        text.append(visible(" ".join(piece.text.split("\n"))), style=f"bold {ALERT}" if piece.match else "")
     return _row(head.append(" ").append_text(name(message.sender, me)), text if snippet else _text(message, me, 80))
 
 
@@ -257,13 +266,13 @@ def _published(event: ApplicationEvent) -> str:
     return f"{event.sender}: {event.event} {json.dumps(event.data, ensure_ascii=False)}"
 
 
-def note(text: str, style: str = "dim") -> Text:
+def note(text: str, style: str = QUIET) -> Text:
     """A line that is not a message."""
     return Text(f"  {visible(text)}", style=style)
 
 
 def heading(text: str) -> Rule:
-    return Rule(Text(visible(text), style="dim"), style="dim", align="left")
+    return Rule(Text(visible(text), style=QUIET), style=QUIET, align="left")
 
 
 def member(change: MemberChanged, room: str, *, is_me: bool = False) -> Text:
@@ -287,25 +296,25 @@ def _place(room: Room) -> tuple[bool, bool, str]:
 
 def rooms(room_list: Iterable[Room], key: Callable[[str], int | None] = lambda room_id: None) -> RenderableType:
     """The table of rooms: favourites, then then unread ones. `key` returns the digit that opens one, with Alt."""
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), expand=True)
+    table = Table(box=None, header_style=QUIET, padding=(0, 2, 0, 0), expand=True)
     shown = sorted(room_list, key=_place)
     keys = {room.room_id: key(room.room_id) for room in shown}
     if any(keys.values()):
-        table.add_column("Alt", justify="right", style="dim")
+        table.add_column("Alt", justify="right", style=QUIET)
     table.add_column(t("room"), no_wrap=True)
     table.add_column(t("new"), justify="right")
     table.add_column(t("online"), justify="right")
     table.add_column("", no_wrap=True)
-    table.add_column(t("last"), no_wrap=True, overflow="ellipsis", style="dim", ratio=1)
+    table.add_column(t("last"), no_wrap=True, overflow="ellipsis", style=QUIET, ratio=1)
     for room in shown:
         kind = t(room.kind.value) if room.topic_name is None else t("private") if room.is_private else ""
         last = room.last_message
         table.add_row(
             *([str(keys[room.room_id] or "")] if any(keys.values()) else []),
             Text(visible(title(room)), style="bold" if room.unread else ""),
-            Text(str(room.unread) if room.unread else "", style="bold green"),
+            Text(str(room.unread) if room.unread else "", style=f"bold {GOOD}"),
             Text(f"{room.online}/{room.members}"),
-            Text(t("not joined") if room.role is None else kind, style="dim"),
+            Text(t("not joined") if room.role is None else kind, style=QUIET),
             Text(f"{visible(last.sender)}: {visible(' '.join(last.content.split()))}" if last else ""),
         )
     return table if table.row_count else note(t("No rooms yet: /join a topic, or /create one."))
@@ -318,8 +327,8 @@ def members(member_list: Iterable[Member], me: str) -> RenderableType:
         table.add_row(
             dot(member.online),
             name(member.username, me),
-            Text(role, style="yellow"),
-            Text(_presence(member), style="dim"),
+            Text(role, style=ALERT),
+            Text(_presence(member), style=QUIET),
             Text(shown(member).strip()),
         )
     return table
@@ -333,12 +342,12 @@ def receipts(receipt_list: Sequence[Receipt]) -> RenderableType:
         marks = t(
             "received up to {delivered}, read up to {read}", delivered=receipt.delivered_seq, read=receipt.read_seq
         )
-        table.add_row("", name(receipt.username), Text(marks, style="dim"))
+        table.add_row("", name(receipt.username), Text(marks, style=QUIET))
     return table
 
 
 def dot(online: bool) -> Text:
-    return Text("●" if online else "○", style="green" if online else "dim")
+    return Text("●" if online else "○", style=GOOD if online else QUIET)
 
 
 def _presence(user: Member | Profile) -> str:
@@ -350,8 +359,8 @@ def _presence(user: Member | Profile) -> str:
 def profile(profile: Profile, me: str) -> RenderableType:
     row = dot(profile.online).append(" ").append_text(name(profile.username, me))
     registered = t("registered {time}", time=moment(profile.created_at))
-    row.append(f"  {_presence(profile)}, {registered}", style="not bold dim white")
-    return row.append(shown(profile), style="not bold not dim default")
+    row.append(f"  {_presence(profile)}, {registered}", style=f"not bold {QUIET}")
+    return row.append(shown(profile), style="not bold default")
 
 
 def people(profiles: Iterable[Profile], me: str, *, more: bool) -> RenderableType:
@@ -385,7 +394,7 @@ def bans(ban_list: Sequence[Ban], *, more: bool) -> RenderableType:
         return note(t("nobody is banned"))
     table = Table.grid(padding=(0, 2))
     for ban in ban_list:
-        table.add_row("", name(ban.username), Text(_until(ban.expires_at), style="dim"))
+        table.add_row("", name(ban.username), Text(_until(ban.expires_at), style=QUIET))
     if more:
         table.add_row("", t("… and more"))
     return table
@@ -397,7 +406,7 @@ def reports(report_list: Sequence[Report]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for number, report in enumerate(report_list, 1):
         table.add_row(str(number), name(report.message.sender), Text(visible(report.content, keep="\n\t")))
-        table.add_row("", "", Text(visible(f"{report.username}: {report.reason}"), style="dim"))
+        table.add_row("", "", Text(visible(f"{report.username}: {report.reason}"), style=QUIET))
     return table
 
 
@@ -412,7 +421,7 @@ def links(link_list: Sequence[InvitationLink], *, more: bool) -> RenderableType:
         return note(t("there are no invitation links"))
     table = Table.grid(padding=(0, 2))
     for link in link_list:
-        table.add_row("", Text(link.code), name(link.username), Text(works(link), style="dim"))
+        table.add_row("", Text(link.code), name(link.username), Text(works(link), style=QUIET))
     if more:
         table.add_row("", t("… and more"))
     return table
@@ -422,15 +431,15 @@ def sessions(session_list: Sequence[Session]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for number, session in enumerate(session_list, 1):
         table.add_row(
-            Text(f"{number:>3}", style="dim"),
+            Text(f"{number:>3}", style=QUIET),
             Text(t("since {time}", time=moment(session.created_at))),
             Text(
                 t("online") if session.online else t("last used {time}", time=moment(session.last_used_at)),
-                style="dim",
+                style=QUIET,
             ),
-            Text(_until(session.expires_at), style="dim"),
-            Text(_short(session.user_agent or "", 40), style="dim"),
-            Text(t("this one") if session.current else "", style="green"),
+            Text(_until(session.expires_at), style=QUIET),
+            Text(_short(session.user_agent or "", 40), style=QUIET),
+            Text(t("this one") if session.current else "", style=GOOD),
         )
     return table
 
@@ -441,10 +450,10 @@ def pending(pending_rooms: Sequence[tuple[str, PendingRoom]], device: str) -> Re
     table = Table.grid(padding=(0, 2))
     for title_, room in pending_rooms:
         waiting = t("{count} of {all} pending", count=room.pending, all=room.last_seq)
-        table.add_row("", Text(visible(title_)), Text(waiting, style="dim"))
+        table.add_row("", Text(visible(title_)), Text(waiting, style=QUIET))
     return table
 
 
 def echo(entry: EchoEntry) -> Text:
     arrow = "→" if entry.direction is Direction.SENT else "←"
-    return Text(f"{clock(entry.created_at)} {arrow} ", style="dim").append(visible(entry.content), style="not dim")
+    return Text(f"{clock(entry.created_at)} {arrow} ", style=QUIET).append(visible(entry.content), style="default")

@@ -70,6 +70,8 @@ def applied(room: Room, event: View, me: str) -> Room:
         return room
     update: dict[str, Any] = {} if seq is None else {"last_seq": seq}
     match event:
+        case Message(thread=str()):
+            pass  # it is unread in its thread
         case Message(sender=sender):
             update["last_message"] = event
             update |= {"unread": room.unread + 1}

@@ -21,10 +21,10 @@ from rich.console import Console, RenderableType
 
 _STYLE = Style.from_dict(
     {
-        "bottom-toolbar": "noreverse bg:ansiblack fg:ansiwhite",
-        "bar.good": "fg:ansigreen",
-        "bar.bad": "fg:ansiyellow bold",
-        "bar.quiet": "fg:ansibrightblack",
+        "bottom-toolbar": "noreverse bg:#000000 fg:#d0d0d0",
+        "bar.good": "fg:#5fd787",
+        "bar.bad": "fg:#ffd75f bold",
+        "bar.quiet": "fg:#8a8a8a",
         "bar.current": "bold underline",
         "prompt": "bold",
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
+import re
 import time
 
 import pytest
@@ -12,7 +14,8 @@ from rich.console import Console
 from tests.support.yardstick import slowdown
 from tidings.contract.events import RoomChanged
 from tidings.contract.models import Message
-from tidings_chat import render
+from tidings_chat import colours, event_display, render
+from tidings_chat.colours import CALL
 
 NASTY = [
     "\x1b[2J\x1b]0;pwned\x07gone",  # clears the screen, sets the title
@@ -94,7 +97,7 @@ def test_any_message_is_rendered_quickly_and_in_full(unit: str) -> None:
 def test_only_mentions_of_the_reader_are_highlighted() -> None:
     shown_message = message("hola @omar y @omarito").model_copy(update={"mentions": ["omar"]})
     marked = [
-        [text for span in cell.spans if "yellow" in str(span.style) for text in [cell.plain[span.start : span.end]]]
+        [text for span in cell.spans if str(span.style) == CALL for text in [cell.plain[span.start : span.end]]]
         for reader in ("omar", "maria")
         for cell in [render._text(shown_message, reader)]
     ]
@@ -116,3 +119,32 @@ def test_an_entry_without_a_rendering_shows_the_contracts_description() -> None:
         render.entry(renamed, "#no\x1bticias").plain
         == "  #no�ticias: omar: The title has changed, or the purpose, or who may write."
     )
+
+
+def _luminance(colour: str) -> float:
+    """WCAG 2.2, relative luminance."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_every_colour_is_read_on_a_black_and_on_a_white_background() -> None:
+    named = [value for value in vars(colours).values() if isinstance(value, str) and value.startswith("#")]
+    assert len(named) >= 5
+    for colour in {*named, *colours.PEOPLE}:
+        luminance = _luminance(colour)
+        assert 1.05 / (luminance + 0.05) >= 4.5, f"{colour} on white"
+        assert (luminance + 0.05) / 0.05 >= 4.5, f"{colour} on black"
+    source = inspect.getsource(render) + inspect.getsource(event_display)
+    assert not re.findall(r"\b(?:dim|yellow|cyan|magenta|bright_\w+)\b", source), "the terminal's own colours"
+
+
+def test_a_long_message_is_indented_under_its_own_text_and_one_of_another_room_is_one_line() -> None:
+    long = "palabra " * 40 + "\nfin"
+    lines = drawn(long).splitlines()
+    first = lines[0].index("palabra")
+    assert len(lines) > 3
+    assert all(line[:first].strip() == "" for line in lines[1:])
+    out = io.StringIO()
+    Console(file=out, color_system=None, width=100).print(render.message(message(long), "maria", "#otra", brief=True))
+    assert len(out.getvalue().splitlines()) == 1
