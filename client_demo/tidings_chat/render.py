@@ -139,8 +139,13 @@ def message(
     if message.reactions:
         text.append("\n").append_text(reactions(message))
     if message.replies and not message.thread:
-        replies = n("{count} reply", "{count} replies", message.replies)
-        text.append(f"\n↳ {replies}: /thread {message.seq}", style=QUIET)
+        replies = n(
+            "{count} reply: /thread {number}",
+            "{count} replies: /thread {number}",
+            message.replies,
+            number=message.seq,
+        )
+        text.append(f"\n↳ {replies}", style=QUIET)
     return _row(head, text)
 
 
