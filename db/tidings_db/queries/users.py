@@ -124,6 +124,8 @@ def set_admin(conn: Connection, user_key: int, admin: bool) -> None:
 
 def is_last_admin(conn: Connection, user_key: int) -> bool:
     """Whether a user is the only administrator who can sign in. Until the end of the transaction nobody ends it."""
+    if not conn.execute(select(users.c.admin).where(users.c.id == user_key)).scalar():
+        return False  # the usual case, without a look at all users
     able = select(users.c.id).where(users.c.admin.is_(True), users.c.disabled.is_(False)).order_by(users.c.id)
     return list(conn.scalars(able.with_for_update())) == [user_key]
 
