@@ -65,6 +65,12 @@ ALLOWED: dict[str, set[str]] = {
     "tidings.monitoring.logs": set(),
     "tidings.monitoring.metrics": {"tidings.__version__", "tidings.contract"},
     "tidings.monitoring.memory": {"tidings.supervision"},
+    "tidings.monitoring.traces": {
+        "tidings.__version__",
+        "tidings.contract",
+        "tidings.log.views",
+        "tidings_db.queries.rows",
+    },
     "tidings.monitoring.vitals": {"tidings.monitoring.metrics", "tidings.supervision"},
     "tidings.monitoring.gauges": {
         "tidings.auth",
@@ -72,9 +78,11 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.log",
         "tidings.monitoring.logs",
         "tidings.monitoring.metrics",
+        "tidings.monitoring.traces",
         "tidings.transport",
         "tidings.webhooks.delivery",
         "tidings_db.engine",
+        "tidings_db.queries.rows",
     },
     "tidings.actions.access": {"tidings.auth", "tidings.contract", "tidings_db"},
     "tidings.actions.echo_channel": {
@@ -113,6 +121,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.fanout.connection",
         "tidings.monitoring.logs",
         "tidings.monitoring.metrics",
+        "tidings.monitoring.traces",
     },
     "tidings.actions": {
         "tidings.__version__",
@@ -283,6 +292,7 @@ ONLY_IN: dict[str, set[str]] = {
     "fastapi": {"tidings.app", "tidings.gateways"},
     "starlette": {"tidings.app", "tidings.gateways", "tidings.transport"},
     "pydantic_settings": {"tidings.settings"},
+    "opentelemetry": {"tidings.monitoring.traces"},
     "os.environ": {"tidings.settings", "tidings.testing", "tidings_chat"},
     "os.environb": {"tidings.settings", "tidings_chat"},
     "os.getenv": {"tidings.settings", "tidings_chat"},

@@ -69,6 +69,7 @@ from tidings.monitoring.gauges import (
 from tidings.monitoring.logs import Logs
 from tidings.monitoring.memory import MemoryTrim
 from tidings.monitoring.metrics import Metrics
+from tidings.monitoring.traces import Traces
 from tidings.monitoring.vitals import Vitals
 from tidings.settings import MIGRATIONS_NEEDED, REDIS_NEEDS_POSTGRESQL, Settings, SettingsError
 from tidings.supervision import Periodic
@@ -134,6 +135,10 @@ class Node:
         self.logs = Logs(settings.log_level) if options.logs is None else options.logs
         registry = Registry(tidings.actions)
         self.metrics = Metrics(action.name for action in registry)
+        try:
+            self.traces = Traces(settings.node_label) if settings.traced else None
+        except ImportError as error:
+            raise SettingsError(f"OTEL_EXPORTER_OTLP_ENDPOINT is set: install tidings[otel] ({error})") from None
         self.id = secrets.token_urlsafe(9)
         """Names this process in the database; new at each start."""
         self.name = settings.node_label
@@ -152,7 +157,7 @@ class Node:
             self.cluster,
             self.publisher,
             self.cursors,
-            ConnectionRecorder(self.metrics, self.logs),
+            ConnectionRecorder(self.metrics, self.logs, self.traces),
             head_check_s=options.head_check_s,
             presence_s=options.presence_s,
             typing_s=options.typing_s,
@@ -211,7 +216,9 @@ class Node:
             Limits({kind: settings.rates[kind] for kind in Limit}) if settings.limited else None,
             closed_directory=settings.directory == "closed",
         )
-        self.dispatcher = Dispatcher(registry, unavailable=(StoreUnavailable,), metrics=self.metrics, logs=self.logs)
+        self.dispatcher = Dispatcher(
+            registry, unavailable=(StoreUnavailable,), metrics=self.metrics, logs=self.logs, traces=self.traces
+        )
         self.application_users = ApplicationUsers(self.parts, self.dispatcher, self.database, options.session_check_s)
         self.socketio, self.websocket, self.dialects = make_gateways(
             settings,
@@ -258,6 +265,8 @@ class Node:
             def on_stop(part: str, stop: Callable[[], Awaitable[object]]) -> None:
                 stack.push_async_callback(self._stop_part, part, stop)
 
+            if self.traces is not None:
+                on_stop("traces", partial(asyncio.to_thread, self.traces.stop))
             await self.database.start()
             on_stop("the database", self.database.stop)
             await self.epochs.start()

@@ -107,6 +107,8 @@ class Context:
     """The client's `User-Agent`."""
     until_logout: bool = False
     """Whether a session that the action creates lasts until its user logs out."""
+    traceparent: str = ""
+    """The header of the HTTP request (W3C Trace Context)."""
     request_id: str = ""
     """The id of the HTTP request; empty for a live connection."""
     room: str | None = None

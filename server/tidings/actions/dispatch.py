@@ -37,6 +37,7 @@ from tidings.contract.validation import explain, field_names, printable, validat
 from tidings.fanout.connection import Connection
 from tidings.monitoring.logs import Logs
 from tidings.monitoring.metrics import UNKNOWN, Metrics
+from tidings.monitoring.traces import Traces
 
 logger = logging.getLogger("tidings.actions.dispatch")
 Handler = Callable[[Context, Any], Any]
@@ -226,11 +227,13 @@ class Dispatcher:
         unavailable: tuple[type[Exception], ...],
         metrics: Metrics,
         logs: Logs,
+        traces: Traces | None = None,
     ) -> None:
-        """`unavailable`: exceptions that mean the store or a peer cannot be reached."""
+        """`unavailable`: exceptions that mean the store or a peer cannot be reached. `traces`: None: they are off."""
         self.registry = registry
         self._metrics = metrics
         self._logs = logs
+        self._traces = traces
         self._unavailable = unavailable
         self._running = 0
         self._idle = asyncio.Event()
@@ -378,6 +381,8 @@ class Dispatcher:
         code = None if answer.error is None else answer.error.code
         duration = time.perf_counter() - started
         self._metrics.action_answered(name, code, duration)
+        if self._traces is not None:
+            self._traces.action(name, code, duration, answer.data, context.traceparent)
         if self._logs.on:
             context.room = _room(answer, request)
             if context.connection is not None:

@@ -27,12 +27,12 @@ from tidings.fanout.typing import TYPING_S, Typists
 from tidings.log import views
 from tidings.log.cursors import RECEIPT_MEMBERS, Cursors
 from tidings.log.notices import Personal, Transient
-from tidings.log.views import RoomName
+from tidings.log.views import EncodedEntry, RoomName
 from tidings.supervision import Loop
 from tidings.transport.timers import GetTimers
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.queries import rooms
-from tidings_db.queries.rows import RoomRow
+from tidings_db.queries.rows import EntryRow, RoomRow
 
 HEAD_CHECK_S = 15.0
 """The interval at which the heads of all rooms are compared with the database."""
@@ -50,7 +50,7 @@ class ConnectionObserver(Protocol):
 
     def closed(self, connection: Connection) -> None: ...
 
-    def delivered(self, seconds: float) -> None: ...
+    def delivered(self, entries: Sequence[EntryRow | EncodedEntry]) -> None: ...
 
 
 class Hub:

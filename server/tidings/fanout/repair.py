@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from tidings.fanout.connection import Connection
 from tidings.fanout.live_room import LiveRoom
 from tidings.fanout.member_events import MemberEvents
 from tidings.log.notices import Appended
+from tidings.log.views import EncodedEntry
 from tidings.supervision import spawn
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.queries import log, members, rooms
@@ -89,7 +89,7 @@ class Repairs:
         removed: Callable[[Connection, str, int], None],
         member_events: MemberEvents,
         cluster: Cluster,
-        delivered: Callable[[float], None],
+        delivered: Callable[[Sequence[EntryRow | EncodedEntry]], None],
         *,
         retry_s: float = RETRY_S,
     ) -> None:
@@ -194,8 +194,7 @@ class Repairs:
         new = [entry for entry in part.entries if entry.seq > live_room.head]
         if new:
             live_room.deliver(new, self._removed, part.views)
-            if isinstance(last := new[-1], EntryRow):  # else it comes encoded from another node
-                self._delivered(max(0.0, time.time() - last.created_at / 1000))
+            self._delivered(new)
 
     def _release(self, live_room: LiveRoom) -> None:
         """Deliver the held entries that come next."""
@@ -277,6 +276,7 @@ class Repairs:
         if missed[0].seq > live_room.head + 1:
             live_room.skip(missed[0].seq - 1)
         live_room.deliver(missed, self._removed)
+        self._delivered(missed)
         if page.more and live_room.live:
             draining = [asyncio.ensure_future(connection.link.drain()) for connection in live_room.live]
             _, late = await asyncio.wait(draining, timeout=REPAIR_PATIENCE_S)

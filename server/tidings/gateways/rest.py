@@ -86,7 +86,14 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
             record.outcome = refusal.code
             return problem(refusal)
         address = request.client.host if request.client else ""
-        context = Context(parts, caller, address=address, agent=agent_of(request), request_id=record.request_id)
+        context = Context(
+            parts,
+            caller,
+            address=address,
+            agent=agent_of(request),
+            traceparent=request.headers.get("traceparent", ""),
+            request_id=record.request_id,
+        )
         answer = await dispatcher.execute(action.name, raw, context, strict=strict, gateway="rest")
         for callback in context.afterwards:
             callback()

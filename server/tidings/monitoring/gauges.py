@@ -16,22 +16,31 @@ from tidings.fanout.hub import Hub
 from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
+from tidings.log.views import EncodedEntry
 from tidings.monitoring.logs import Logs
 from tidings.monitoring.metrics import Metrics
+from tidings.monitoring.traces import Traces
 from tidings.transport.admission import HalfOpen
 from tidings.transport.tcp_connections import TcpConnections
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
+from tidings_db.queries.rows import EntryRow
 
 
 class ConnectionRecorder:
     """Counts and logs connections. A `tidings.fanout.hub.ConnectionObserver`."""
 
-    def __init__(self, metrics: Metrics, logs: Logs) -> None:
+    def __init__(self, metrics: Metrics, logs: Logs, traces: Traces | None = None) -> None:
         self._metrics = metrics
         self._logs = logs
+        self._traces = traces
 
-        self.delivered = metrics.delivered
+    def delivered(self, entries: Sequence[EntryRow | EncodedEntry]) -> None:
+        last = entries[-1]
+        if isinstance(last, EntryRow):  # else it comes encoded from another node
+            self._metrics.delivered(max(0.0, time.time() - last.created_at / 1000))
+        if self._traces is not None:
+            self._traces.delivered(entries)
 
     def opened(self, connection: Connection) -> None:
         self._metrics.opened(connection.link.gateway)

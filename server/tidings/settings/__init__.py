@@ -429,6 +429,12 @@ class Settings(BaseSettings):
         return dotenv.absolute() if "TIDINGS_SECRET_KEY" not in os.environ and dotenv.is_file() else None
 
     @property
+    def traced(self) -> bool:
+        """Whether OpenTelemetry's own variables name a collector of traces."""
+        names = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+        return any(map(os.environ.get, names)) and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+
+    @property
     def node_label(self) -> str:
         """The name of this process for people."""
         return self.node_name or f"{socket.gethostname()}-{os.getpid()}"
