@@ -44,6 +44,7 @@ _SHOWN_AS: Final = frozenset(("help", "description", "epilog", "title", "metavar
 """Arguments that are shown."""
 _DATA: Final = frozenset(("username", "limit", "max_group", "until"))
 """The values in messages of the server that are not words."""
+_COMMAND: Final = re.compile("/[a-z-]+")
 _WORD: Final = re.compile(r"[A-Za-z]{3,}")
 _SAME: Final = frozenset(
     ("User-Agent", "Authorization", "Bearer ", "Alt", "unknown system", "taken before", "/favourite [off]")
@@ -169,7 +170,7 @@ class Terminal(ast.NodeVisitor):
     def visit_Constant(self, node: ast.Constant) -> None:
         if not isinstance(node.value, str) or node.value in _SAME or _NO_TEXT.match(node.value):
             return
-        if (_WORD if self._shown else _SENTENCE).search(node.value.strip()):
+        if (_WORD if self._shown else _SENTENCE).search(_COMMAND.sub("", node.value).strip()):
             self._texts.problems.append(f"{self._file}:{node.lineno}: not marked: {node.value!r}")
 
 

@@ -99,7 +99,7 @@ test("two hundred payloads as usernames, topics, titles, reactions and messages 
   expect(articles.size).toBeGreaterThanOrEqual(PAYLOADS.length);
 
   await omar.button("Members").click();
-  const members = await scrolledThrough(omar, ".members", "button, .member");
+  const members = await scrolledThrough(omar, ".content.members", "button, .member");
   for (const username of usernames) expect([...members].join(" ")).toContain(username);
   await omar.button("Search in this room").click();
   await omar.page.getByRole("searchbox", { name: "Search", exact: true }).fill("alert");
