@@ -221,6 +221,11 @@ test("emoji are found and chosen by pointer and keyboard, while writing and as r
   await pick(lucia, "Rocket");
   await omar.message("ripe").getByRole("button", { name: "🚀 1" }).waitFor();
 
+  await lucia.button("Insert an emoji").click();
+  await picker(lucia).getByRole("group", { name: "Used most often" }).getByRole("button", { name: "🚀" }).waitFor();
+  await lucia.page.keyboard.press("Escape");
+  await picker(lucia).waitFor({ state: "hidden" });
+
   await lucia.button("Insert an emoji").focus();
   await lucia.page.keyboard.press("Enter");
   const written = await type(lucia, "Red heart");

@@ -310,10 +310,20 @@ export class Client {
     if (seq !== undefined) this.ask("read", { room_id, thread: id, seq }).catch(() => undefined);
   }
 
-  /** Mark all rooms as read. */
-  readAll(): void {
+  /** Mark all rooms as read. Returns what makes them unread again, as they were. */
+  readAll(): () => Promise<void> {
     this.flush();
+    const unread = [...this.state.rooms.values()].map(({ room }) => room).filter(({ unread }) => unread > 0);
     this.show(this.reading.readAll(this.state));
+    return async () => {
+      for (const { room_id, read_seq, preferences } of unread) {
+        this.reading.forget(room_id);
+        await this.ask("mark_unread", {
+          room_id,
+          seq: Math.min(preferences?.unread_from ?? read_seq + 1, read_seq + 1),
+        });
+      }
+    };
   }
 
   // Pages of the log

@@ -167,15 +167,6 @@ export class Loading {
     } while (after !== null);
   }
 
-  /** A public topic that the user is not in; null: there is none with this id. */
-  async topic(room_id: string): Promise<Room | null> {
-    for await (const page of this.topics(false)) {
-      const topic = page.find((room) => room.room_id === room_id);
-      if (topic !== undefined) return topic;
-    }
-    return null;
-  }
-
   private once(key: string, work: () => Promise<void>): Promise<void> {
     const running = this.asked.get(key);
     if (running !== undefined) return running;

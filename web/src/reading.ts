@@ -70,6 +70,11 @@ export class Reading {
     return applied(state, changes);
   }
 
+  /** The user takes back that a room is read: do not tell the server, if it was not told. */
+  forget(room_id: string): void {
+    this.untold.delete(room_id);
+  }
+
   /** There is a connection, or a new marker: send the markers. */
   tell(): void {
     if (this.telling || this.untold.size === 0) return;

@@ -1,6 +1,13 @@
 /** The signed-in session, and requests over HTTP, which need no live connection. */
 import { TidingsError } from "@tidings/client/errors";
-import type { Account, ActionError, Credentials, NewRegistrationLink, Registration } from "./contract.gen.ts";
+import type {
+  Account,
+  ActionError,
+  Credentials,
+  NewRegistrationLink,
+  Registration,
+  TopicPreview,
+} from "./contract.gen.ts";
 import { m, t } from "./i18n.ts";
 
 /** The page comes with it as its title. */
@@ -87,6 +94,12 @@ export async function registration(): Promise<Registration["registration"]> {
 }
 
 /** Whether the user of the token may make registration links: administrators, while registration is by invitation. */
+/** What a link to a public topic leads to; null: only members of this server may see it, or it is not there. */
+export async function previewed(room_id: string): Promise<TopicPreview | null> {
+  const path = `api/topic-preview?room_id=${encodeURIComponent(room_id)}`;
+  return (await request(path, {}).catch(() => null)) as TopicPreview | null;
+}
+
 export async function mayInviteNewcomers(token: string): Promise<boolean> {
   return (await registration()) === "invite" && isAdmin(token);
 }

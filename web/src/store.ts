@@ -139,6 +139,11 @@ export function profileOf(
   return rooms.get(room_id)?.members?.get(username) ?? profiles.get(username);
 }
 
+/** What to call a user of a room. */
+export function displayNameOf(state: State, room_id: string, username: string): string {
+  return (profileOf(state, room_id, username) ?? state.presence.get(username))?.display_name ?? username;
+}
+
 /** The state after changes, in order. Each changed room is copied once, however many changes there are. */
 export function applied(state: State, changes: Iterable<Change>): State {
   const draft = new Draft(state);

@@ -92,7 +92,7 @@ def _declared(name: str, components: Schemas) -> str:
     fields = _fields(schema)
     if not (group := exactly_one(schema)):
         return _interface(name, schema.get("description", ""), fields)
-    base = next((base.__name__ for base in _BASES if exactly_one(components.of(base)) == group), name)
+    base = next((base.__name__ for base in _BASES if _extends(schema, components.of(base))), name)
     rest = [field for field in fields if field[0] not in group]
     if base == name or base not in components.components:
         alternatives = [
@@ -106,6 +106,11 @@ def _declared(name: str, components: Schemas) -> str:
         rest = [field for field in rest if field[0] not in components.components[base]["properties"]]
     parts = [first, *([_object(rest)] if rest else [])]
     return f"{_comment(schema)}export type {name} = {' & '.join(parts)};\n"
+
+
+def _extends(schema: Schema, base: Schema) -> bool:
+    """Whether a schema has the alternatives of a base, and all of its fields."""
+    return exactly_one(base) == exactly_one(schema) and base["properties"].keys() <= schema["properties"].keys()
 
 
 _Field = tuple[str, str, str, bool]

@@ -2,9 +2,10 @@ import { useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import { m, t } from "../i18n.ts";
 import { keepLastRoom, lastRoom, open, openMessage, useRoute } from "../location.ts";
+import { reasonOf } from "../text.ts";
 import { Banner } from "./Banner.tsx";
 import { lazy, lazyDialog, lazyPanel, loadRest } from "./lazy.tsx";
-import { Notice } from "./Notice.tsx";
+import { Notice, type Told } from "./Notice.tsx";
 import { Title, useNotifications } from "./notifications.ts";
 import type { Opened } from "./opened.ts";
 import { usePanel } from "./Panel.tsx";
@@ -49,11 +50,18 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const [opened, setOpened] = useState<Opened | null>(null);
   const [card, setCard] = useState<{ readonly username: string; readonly anchor: HTMLElement } | null>(null);
   const showCard = (username: string, anchor: HTMLElement) => setCard({ username, anchor });
-  const [notice, setNotice] = useState<{ readonly text: string } | null>(null);
+  const [notice, setNotice] = useState<Told | null>(null);
   useNoFiles(() => setNotice({ text: t("Files and images cannot be sent here. Send a link instead.") }));
   const client = useClient();
   useNotifications();
   const search = (here: boolean) => panel.show({ kind: "search", here });
+  const readAll = () => {
+    const undo = client.readAll();
+    setNotice({
+      text: t("All rooms are marked as read."),
+      undo: () => void undo().catch((error: unknown) => setNotice({ text: reasonOf(error) })),
+    });
+  };
   const toggleMembers = () => (shown?.kind === "members" ? panel.close() : panel.show({ kind: "members", name: "" }));
   useShortcuts({ onHelp: () => setHelping(true), onSearch: () => search(false) });
   useEffect(() => client.watch(room_id), [client, room_id]);
@@ -87,6 +95,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
           onOpen={setOpened}
           onSearch={() => search(false)}
           onThreads={() => panel.show({ kind: "threads" })}
+          onReadAll={readAll}
           onHelp={() => setHelping(true)}
           onSignOut={onSignOut}
         />

@@ -1,6 +1,7 @@
 import { type KeyboardEvent, useId, useState } from "react";
 import { t } from "../i18n.ts";
 import { closedAt, completed, loadShortcodes, type Trigger } from "./completion.ts";
+import { use } from "./often.ts";
 import { Avatar } from "./ui.tsx";
 import type { Box } from "./useBox.ts";
 import { type Choice, useCompletion } from "./useCompletion.ts";
@@ -38,12 +39,14 @@ export function useSuggestions(room_id: string, { text, set }: ComposerText, box
     void loadShortcodes().then((shortcodes) => {
       const emoji = shortcodes.find(({ code }) => code === closed.query.toLowerCase())?.emoji;
       if (emoji === undefined || area.value !== typed) return;
+      use(emoji);
       set(typed.slice(0, closed.at) + emoji + typed.slice(caret));
       box.focusAt(closed.at + emoji.length);
     });
   };
   const choose = (value: string) => {
     if (trigger === null) return;
+    if (trigger.kind === ":") use(value);
     const next = completed(text, trigger, value);
     set(next.text);
     close();

@@ -2,6 +2,7 @@
 import { Pencil, Reply, X } from "lucide-react";
 import { n, t, tx } from "../i18n.ts";
 import { contentOf, plainOf } from "../text.ts";
+import { DisplayName } from "./DisplayName.tsx";
 import type { Target } from "./target.ts";
 import { IconButton } from "./ui.tsx";
 
@@ -19,7 +20,7 @@ export function TargetLine({ target, onCancel }: { target: Target; onCancel: () 
           : tx("Replying to {sender}", {
               sender: (
                 <b>
-                  <bdi>{target.message.sender}</bdi>
+                  <DisplayName room_id={target.message.room_id} username={target.message.sender} />
                 </b>
               ),
             })}{" "}

@@ -2,9 +2,17 @@ import { EmojiPicker } from "frimousse";
 import { type AriaAttributes, type KeyboardEvent, useEffect, useState } from "react";
 import { language, t } from "../i18n.ts";
 import { loadShortcodes, type Shortcode } from "./completion.ts";
+import { often, use } from "./often.ts";
+
+const COLUMNS = 8;
 
 /** All emoji, with a search. Its code and its data are loaded when it is first opened. */
-export function EmojiGrid({ onChoose }: { onChoose: (emoji: string) => void }) {
+export function EmojiGrid({ onChoose: choose }: { onChoose: (emoji: string) => void }) {
+  const [favourites] = useState(() => often(COLUMNS));
+  const onChoose = (emoji: string) => {
+    use(emoji);
+    choose(emoji);
+  };
   const [shortcodes, setShortcodes] = useState<readonly Shortcode[]>([]);
   const [query, setQuery] = useState<string | null>(null);
   useEffect(() => void loadShortcodes().then(setShortcodes), []);
@@ -21,7 +29,7 @@ export function EmojiGrid({ onChoose }: { onChoose: (emoji: string) => void }) {
       className={`emoji-grid ${named === undefined ? "" : "named"}`}
       emojibaseUrl="emoji"
       locale={language}
-      columns={8}
+      columns={COLUMNS}
       onEmojiSelect={({ emoji }) => onChoose(emoji)}
     >
       <EmojiPicker.Search
@@ -35,6 +43,16 @@ export function EmojiGrid({ onChoose }: { onChoose: (emoji: string) => void }) {
       <p className={named === undefined ? "hidden" : "muted small"} role="status">
         {named !== undefined && t("Enter: {emoji} {code}", named)}
       </p>
+      {favourites.length > 0 && query === null && (
+        <fieldset className="emoji-row often">
+          <legend className="emoji-category">{t("Used most often")}</legend>
+          {favourites.map((emoji) => (
+            <button key={emoji} type="button" className="emoji" onClick={() => onChoose(emoji)}>
+              {emoji}
+            </button>
+          ))}
+        </fieldset>
+      )}
       <EmojiPicker.Viewport className="emoji-viewport">
         <EmojiPicker.Loading className="muted">{t("Loading…")}</EmojiPicker.Loading>
         <EmojiPicker.Empty className="muted">{t("No emoji found.")}</EmojiPicker.Empty>

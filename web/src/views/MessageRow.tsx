@@ -6,6 +6,7 @@ import { m, n, t } from "../i18n.ts";
 import { profileOf } from "../store.ts";
 import { briefTimeOf, contentOf, isAhead, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
 import { unreadIn } from "../threads.ts";
+import { DisplayName } from "./DisplayName.tsx";
 import { Folded } from "./Markdown.tsx";
 import { MessageActions } from "./MessageActions.tsx";
 import { Reactions } from "./Reactions.tsx";
@@ -55,7 +56,6 @@ export const MessageRow = memo(function MessageRow({
     setMenu(true);
   };
   const showSender = (event: MouseEvent<HTMLElement>) => tools.person(message.sender, event.currentTarget);
-  const sender = useDisplayName(message);
   const quiet = useView(({ state }) =>
     isAhead(profileOf(state, message.room_id, message.sender)?.do_not_disturb_until ?? null),
   );
@@ -112,7 +112,7 @@ export const MessageRow = memo(function MessageRow({
         ) : (
           <header>
             <button type="button" className="sender" tabIndex={-1} data-tip={message.sender} onClick={showSender}>
-              <bdi>{sender}</bdi>
+              <DisplayName room_id={message.room_id} username={message.sender} />
             </button>{" "}
             <time dateTime={message.created_at} data-tip={moment}>
               {timeOf(message.created_at)}
@@ -187,7 +187,7 @@ function Quote({ replied, jump }: { replied: Message | null; jump: Tools["jump"]
       <CornerUpRight size={14} aria-hidden="true" />
       <span className="hidden">{t("In reply to")} </span>
       <b>
-        <bdi>{replied.sender}</bdi>
+        <DisplayName room_id={replied.room_id} username={replied.sender} />
       </b>
       <span className="ellipsis" dir="auto">
         {replied.deleted ? t("Message deleted") : plainOf(contentOf(replied), QUOTED)}
@@ -219,11 +219,5 @@ function DeliveryMark({ mark, readBy }: { mark: Mark; readBy: string }) {
     <span className={`mark ${mark}`} data-tip={label}>
       {mark === "sent" ? <Check size={14} aria-label={label} /> : <CheckCheck size={14} aria-label={label} />}
     </span>
-  );
-}
-
-function useDisplayName({ room_id, sender }: Message): string {
-  return useView(
-    ({ state }) => (profileOf(state, room_id, sender) ?? state.presence.get(sender))?.display_name ?? sender,
   );
 }

@@ -1,6 +1,7 @@
+import { TidingsError } from "@tidings/client";
 import { type ReactNode, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
-import type { Room } from "../contract.gen.ts";
+import type { TopicPreview } from "../contract.gen.ts";
 import { m, n, t, tx } from "../i18n.ts";
 import { open } from "../location.ts";
 import type { Gone } from "../store.ts";
@@ -46,15 +47,19 @@ function GoneRoom({ gone: { room, reason } }: { gone: Gone }) {
 function NotAMember({ room_id }: { room_id: string }) {
   const client = useClient();
   const connected = useView((view) => view.status.is === "online");
-  const [topic, setTopic] = useState<Room | null>(null);
+  const [topic, setTopic] = useState<TopicPreview | null>(null);
   const [text, setText] = useState(t("Looking for this room…"));
   useEffect(() => {
     if (!connected) return;
-    const found = (topic: Room | null) => {
-      setTopic(topic);
-      setText(t("This room does not exist, or you are not a member of it."));
-    };
-    client.load.topic(room_id).then(found, (error: unknown) => setText(reasonOf(error)));
+    client
+      .ask("preview_topic", { room_id })
+      .then(setTopic, (error: unknown) =>
+        setText(
+          error instanceof TidingsError && error.code === "not_found"
+            ? t("This room does not exist, or you are not a member of it.")
+            : reasonOf(error),
+        ),
+      );
   }, [client, connected, room_id]);
   if (topic === null)
     return (
@@ -66,11 +71,11 @@ function NotAMember({ room_id }: { room_id: string }) {
   return (
     <div className="nothing">
       <h2 dir="auto">#{topic.topic_name}</h2>
+      {topic.purpose !== null && <p dir="auto">{topic.purpose}</p>}
       <p className="muted">
         {n("A public topic with {count} member", "A public topic with {count} members", topic.members)}
-        {topic.online > 0 && `, ${t("{online} online", { online: topic.online })}`}
       </p>
-      <Join topic_name={topic.topic_name ?? ""}>{t("Join")}</Join>
+      <Join topic_name={topic.topic_name}>{t("Join")}</Join>
     </div>
   );
 }

@@ -4,6 +4,7 @@ import { t } from "../i18n.ts";
 import { hrefTo } from "../location.ts";
 import type { RoomState } from "../store.ts";
 import { nameOf, whenOf } from "../text.ts";
+import { DisplayName } from "./DisplayName.tsx";
 import { isMentioned, previewOf } from "./rooms.ts";
 import { Sign } from "./Sign.tsx";
 
@@ -58,7 +59,11 @@ export const RoomRow = memo(function RoomRow({
         dir="auto"
         className={`preview ${room.kind === "topic" ? "hidden" : "small ellipsis"} ${typing ? "now" : ""}`}
       >
-        {preview.sender !== null && <span className="sender">{preview.sender}: </span>}
+        {preview.sender !== null && (
+          <span className="sender">
+            <DisplayName room_id={room.room_id} username={preview.sender} />:{" "}
+          </span>
+        )}
         {preview.text}
       </span>
       <span id={`${id}-state`} className="state">

@@ -7,6 +7,7 @@ import type { Message, SearchResults, Snippet } from "../contract.gen.ts";
 import { n, t, tx } from "../i18n.ts";
 import { openMessage } from "../location.ts";
 import { momentOf, nameOf, plainSnippet, reasonOf, whenOf } from "../text.ts";
+import { DisplayName } from "./DisplayName.tsx";
 import { Form } from "./form.tsx";
 import { Panel } from "./Panel.tsx";
 import { beginning, LONGEST, localDates } from "./query.ts";
@@ -162,7 +163,9 @@ function Hit({
         <Avatar name={message.sender} small />
         <span className="grow">
           <span className="who">
-            <b>{message.sender}</b>
+            <b>
+              <DisplayName room_id={message.room_id} username={message.sender} />
+            </b>
             {withRoom && name !== null && (
               <span className="muted small ellipsis">
                 {held?.room.kind === "direct" ? t("with {name}", { name }) : t("in {name}", { name })}

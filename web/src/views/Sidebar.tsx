@@ -27,7 +27,6 @@ const NewTopic = lazyDialog(() => import("./NewTopic.tsx").then((part) => part.N
 const NewConversation = lazyDialog(() => import("./NewConversation.tsx").then((part) => part.NewConversation));
 const FindTopics = lazyDialog(() => import("./FindTopics.tsx").then((part) => part.FindTopics));
 const JoinByLink = lazyDialog(() => import("./JoinByLink.tsx").then((part) => part.JoinByLink));
-const Confirm = lazyDialog(() => import("./Confirm.tsx").then((part) => part.Confirm));
 const MyProfile = lazyDialog(() => import("./MyProfile.tsx").then((part) => part.MyProfile));
 const SettingsDialog = lazyDialog(() => import("./Settings.tsx").then((part) => part.Settings));
 
@@ -39,6 +38,7 @@ export function Sidebar({
   onOpen,
   onSearch,
   onThreads,
+  onReadAll,
   onHelp,
   onSignOut,
 }: {
@@ -49,11 +49,11 @@ export function Sidebar({
   onOpen: (opened: Opened | null) => void;
   onSearch: () => void;
   onThreads: () => void;
+  onReadAll: () => void;
   onHelp: () => void;
   onSignOut: () => void;
 }) {
   const { invitation } = useRoute();
-  const client = useClient();
   const newcomer = useView(isNewcomer);
   const waiting = useView((view) => view.unsent.length);
   const close = () => onOpen(null);
@@ -92,7 +92,7 @@ export function Sidebar({
         onProfile={() => onOpen("profile")}
         onSettings={() => onOpen("settings")}
         onLink={() => onOpen("link")}
-        onReadAll={() => onOpen("read all")}
+        onReadAll={onReadAll}
         onHelp={onHelp}
         onSignOut={() => (waiting > 0 ? onOpen("sign out") : onSignOut())}
       />
@@ -102,16 +102,6 @@ export function Sidebar({
       {(opened === "link" || invitation !== null) && <JoinByLink invitation={invitation} onClose={closeLink} />}
       {opened === "profile" && <MyProfile onClose={close} />}
       {opened === "settings" && <SettingsDialog onClose={close} onSignOut={onSignOut} />}
-      {opened === "read all" && (
-        <Confirm
-          title={t("Mark all rooms as read?")}
-          does={t("Mark as read")}
-          work={async () => client.readAll()}
-          onClose={close}
-        >
-          <p>{t("You will not see any more which messages are new to you. This cannot be undone.")}</p>
-        </Confirm>
-      )}
       {opened === "sign out" && <SignOut waiting={waiting} onClose={close} onSignOut={onSignOut} />}
     </nav>
   );

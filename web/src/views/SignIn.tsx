@@ -1,7 +1,8 @@
 import { useEffect, useId, useState } from "react";
-import { t, tx } from "../i18n.ts";
+import type { TopicPreview } from "../contract.gen.ts";
+import { n, t, tx } from "../i18n.ts";
 import { dropCodes, registrationCode, useRoute } from "../location.ts";
-import { createAccount, registration, SERVER_NAME, type Session, signIn } from "../session.ts";
+import { createAccount, previewed, registration, SERVER_NAME, type Session, signIn } from "../session.ts";
 import { Field, Form, useWork } from "./form.tsx";
 
 /** What was done in the form of index.html, which is there before the code is. */
@@ -29,7 +30,8 @@ export function SignIn({
   const [begins] = useState(() => (known !== "" || done("[name=password]:focus") !== null ? "password" : "username"));
   const [shown, setShown] = useState(false);
   const { busy, error, code: refused, field, run, clear } = useWork();
-  const { invitation, topic } = useRoute();
+  const { invitation, topic, room_id } = useRoute();
+  const preview = usePreview(topic === null ? null : room_id);
   const [code] = useState(registrationCode);
   const refusal = useRefusal(code);
   const [chosen, setChosen] = useState<boolean | null>(() => (done("[value=create]:checked") === null ? null : true));
@@ -90,8 +92,15 @@ export function SignIn({
               {topic === ""
                 ? t("This link leads to a topic. Sign in or create an account to open it.")
                 : tx("This link leads to {topic}. Sign in or create an account to open it.", {
-                    topic: <b dir="auto">#{topic}</b>,
+                    topic: <b dir="auto">#{preview?.topic_name ?? topic}</b>,
                   })}
+              {preview !== null && (
+                <span className="small">
+                  {" "}
+                  {preview.purpose !== null && <bdi>{preview.purpose} · </bdi>}
+                  {n("{count} member", "{count} members", preview.members)}
+                </span>
+              )}
             </span>
           </p>
         )}
@@ -153,6 +162,15 @@ export function SignIn({
       </Form>
     </main>
   );
+}
+
+/** What a topic is about, where anybody may register. */
+function usePreview(room_id: string | null): TopicPreview | null {
+  const [preview, setPreview] = useState<TopicPreview | null>(null);
+  useEffect(() => {
+    if (room_id !== null) void previewed(room_id).then(setPreview);
+  }, [room_id]);
+  return preview;
 }
 
 /** Why nobody can create an account with this code, or without one; null: one can, or the server has not said yet. */

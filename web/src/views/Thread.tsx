@@ -10,6 +10,7 @@ import { contentOf, nameOf, plainOf, reasonOf, whenOf } from "../text.ts";
 import { type HeldThread, unreadIn } from "../threads.ts";
 import { isIn } from "../unsent.ts";
 import { Composer } from "./Composer.tsx";
+import { DisplayName } from "./DisplayName.tsx";
 import { MessageRow } from "./MessageRow.tsx";
 import { Notice } from "./Notice.tsx";
 import { Panel } from "./Panel.tsx";
@@ -270,7 +271,9 @@ function ThreadItem({ held, onOpen }: { held: HeldThread; onOpen: () => void }) 
         <Avatar name={began.sender} small />
         <span className="grow">
           <span className="who">
-            <b>{began.sender}</b>
+            <b>
+              <DisplayName room_id={began.room_id} username={began.sender} />
+            </b>
             <span className="muted small ellipsis">
               {room.room.kind === "direct" ? t("with {name}", { name }) : t("in {name}", { name })}
             </span>

@@ -1,2 +1,2 @@
 /** A dialog of the sidebar. */
-export type Opened = "topic" | "conversation" | "find" | "link" | "profile" | "settings" | "read all" | "sign out";
+export type Opened = "topic" | "conversation" | "find" | "link" | "profile" | "settings" | "sign out";

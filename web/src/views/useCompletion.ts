@@ -1,11 +1,14 @@
 import { type RefObject, useEffect, useMemo, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import { loadShortcodes, matching, type Shortcode, type Trigger, triggerAt } from "./completion.ts";
+import { byUse } from "./often.ts";
 import type { Found } from "./people.ts";
 
 /** The members of larger rooms are too many to load for an `@`. */
 const MOST_MEMBERS = 1000;
 const SHOWN = 8;
+/** Emoji with a matching name, of which those used most often come first */
+const EMOJI_COMPARED = 40;
 const TYPED_AFTER = 150;
 const byUsername = (one: Found, other: Found) => (one.username < other.username ? -1 : 1);
 
@@ -62,11 +65,12 @@ export function useCompletion(
   const choices = useMemo<readonly Choice[]>(() => {
     if (trigger === null) return [];
     if (trigger.kind === ":")
-      return matching(shortcodes, trigger.query, ({ code }) => code, SHOWN).map(({ code, emoji }) => ({
-        value: emoji,
-        name: `:${code}:`,
-        emoji,
-      }));
+      return byUse(
+        matching(shortcodes, trigger.query, ({ code }) => code, EMOJI_COMPARED),
+        ({ emoji }) => emoji,
+      )
+        .slice(0, SHOWN)
+        .map(({ code, emoji }) => ({ value: emoji, name: `:${code}:`, emoji }));
     const names = [...(members?.values() ?? [])].filter(({ username }) => username !== client.me).sort(byUsername);
     const here = matching<Found>(names, trigger.query, ({ username }) => username, SHOWN);
     const known = new Set(here.map(({ username }) => username));
