@@ -61,10 +61,11 @@ def check(path: Path) -> dict[str, int]:
 
 
 def change(path: Path, work: Callable[[Connection], Any]) -> None:
-    """Change a file that no server has open, in one transaction; it has no other files beside it afterwards."""
+    """Change a file that `check` has accepted and nobody else has open, in one transaction.
+
+    It stays in WAL mode, which a database must be in before `Database` opens it; closing it removes the log.
+    """
     _on_file(path, work)
-    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        conn.execute("PRAGMA journal_mode=delete")
 
 
 def load(path: Path, url: str, work: Callable[[Connection], Any], *, replace: bool = False) -> dict[str, int]:

@@ -7,7 +7,8 @@ import io
 import os
 import signal
 import tarfile
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -144,8 +145,15 @@ def _forge(backup: Path) -> None:
         tar.addfile(tarfile.TarInfo("../../tidings.db"), io.BytesIO(b""))
 
 
+def _describe_nothing(backup: Path) -> None:
+    with tarfile.open(backup, "w") as tar:
+        contents = tarfile.TarInfo("backup.json")
+        contents.size = 2
+        tar.addfile(contents, io.BytesIO(b"[]"))
+
+
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-@pytest.mark.parametrize("damage", [_cut, _flip, _forge])
+@pytest.mark.parametrize("damage", [_cut, _flip, _forge, _describe_nothing])
 async def test_a_damaged_backup_is_refused_and_changes_nothing(
     damage: Callable[[Path], None], suffix: str, tmp_path: Path, command: Run
 ) -> None:
@@ -159,6 +167,32 @@ async def test_a_damaged_backup_is_refused_and_changes_nothing(
     assert any(what in error for what in ("is damaged", "is no complete backup", "is no backup"))
     assert (tmp_path / "data" / "tidings.db").read_bytes() == before
     assert not [path.name for path in (tmp_path / "data").iterdir() if "restored" in path.name]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A directory on another file system than `tmp_path`."""
+    for path in map(Path, ("/dev/shm", "/var/tmp")):
+        if path.is_dir() and path.stat().st_dev != tmp_path.stat().st_dev:
+            with tempfile.TemporaryDirectory(dir=path) as directory:
+                yield Path(directory)
+            return
+    pytest.skip("needs a second file system")
+
+
+async def test_a_database_on_another_file_system_is_restored_where_it_is_and_can_be_used(
+    elsewhere: Path, tmp_path: Path, command: Run
+) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(elsewhere / "real.db")
+    at = {"TIDINGS_DATABASE_URL": f"sqlite+aiosqlite:///{link}"}
+    await command("user", "add", "omar", stdin="a good password\n", **at)
+    await command("backup", "backup.tar", **at)
+    await command("user", "add", "diego", stdin="a good password\n", **at)
+    await command("restore", "--force", "backup.tar", **at)
+    assert link.is_symlink()
+    assert sorted(await asyncio.to_thread(os.listdir, elsewhere)) == ["real.db", "real.db.lock"]
+    await command("user", "add", "diego", stdin="a good password\n", **at)
 
 
 async def test_a_backup_that_is_killed_leaves_nothing_that_looks_like_one(

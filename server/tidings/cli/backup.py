@@ -142,7 +142,7 @@ def _directory_for(target: Path) -> Iterator[Path]:
 def _extract(archive: Path, directory: Path | None) -> dict[str, Any]:
     """Check a backup, and write its files to a directory; returns its contents. Raises `SettingsError`."""
     digests: dict[str, str] = {}
-    contents: dict[str, Any] = {}
+    contents: Any = {}
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
@@ -156,11 +156,11 @@ def _extract(archive: Path, directory: Path | None) -> dict[str, Any]:
                         digests[member.name] = _digest(file, copy)
     except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
         raise SettingsError(f"{archive} is no complete backup: {error}") from None
-    if contents.get("format") != _FORMAT:
+    if not isinstance(contents, dict) or contents.get("format") != _FORMAT:
         raise SettingsError(f"{archive} is no complete backup, or one of a newer version")
-    if contents["sha256"] != digests or DATABASE not in digests:
+    if contents.get("sha256") != digests or DATABASE not in digests:
         raise SettingsError(f"{archive} is damaged: its files are not those that were backed up")
-    return contents
+    return dict(contents)
 
 
 def _digest(file: Path | IO[bytes], copy: IO[bytes] | None = None) -> str:
@@ -191,9 +191,14 @@ def _refuse(work: Callable[[], T]) -> T:
         raise SettingsError(str(error)) from None
 
 
+def _file_of(settings: Settings) -> Path:
+    """The SQLite file itself, not a link to it."""
+    return Path(make_url(settings.database).database or "").resolve()
+
+
 async def _alone(settings: Settings, work: Callable[[Path], T]) -> T:
     """Do something with a SQLite database while no server runs on it."""
-    path = Path(make_url(settings.database).database or "")
+    path = _file_of(settings)
     async with only_server(path, 0):
         return await asyncio.to_thread(work, path)
 
@@ -202,12 +207,15 @@ async def _replace(settings: Settings, restored: Path, *, force: bool) -> None:
     def put(path: Path) -> None:
         if path.exists() and not force:
             raise SettingsError(f"there is a database already, {path}: --force replaces it")
-        _sync(restored)
-        # Before the database: SQLite would apply the old log to the new one.
-        for suffix in _LOGS:
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        os.replace(restored, path)
-        _sync(path.absolute().parent)
+        with _directory_for(path) as directory:
+            copy = directory / DATABASE
+            shutil.move(restored, copy)  # the data directory may be on another file system
+            _sync(copy)
+            # Before the database: SQLite would apply the old log to the new one.
+            for suffix in _LOGS:
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            os.replace(copy, path)
+            _sync(path.parent)
 
     await _alone(settings, put)
 
