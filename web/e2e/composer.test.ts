@@ -92,3 +92,45 @@ test("Arabic and Hebrew are shown from right to left, next to English from left 
   await omar.box.fill("مرحبا");
   expect(await omar.box.evaluate((box) => getComputedStyle(box).direction)).toBe("rtl");
 });
+
+test("what is written can be formatted by keys and by buttons, and tables and code are shown as such", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  await diego.ask("create_conversation", { usernames: [omar.name] });
+  await omar.enter(diego.name);
+  await omar.box.fill("a bold word");
+  const select = () => omar.box.evaluate((box: HTMLTextAreaElement) => box.setSelectionRange(2, 6));
+  await select();
+  await omar.page.keyboard.press("Control+b");
+  await expect.poll(() => omar.box.inputValue()).toBe("a **bold** word");
+  await omar.page.keyboard.press("Control+b");
+  await expect.poll(() => omar.box.inputValue()).toBe("a bold word");
+  await omar.page.keyboard.press("Control+z");
+  await expect.poll(() => omar.box.inputValue()).toBe("a **bold** word");
+  await omar.box.fill("");
+  await omar.box.pressSequentially("done :tada:");
+  await expect.poll(() => omar.box.inputValue()).toBe("done 🎉");
+  await omar.page.keyboard.press("Control+z");
+  await expect.poll(() => omar.box.inputValue()).toContain(":tada:");
+  await omar.box.fill("one\ntwo");
+  await omar.box.press("Control+a");
+  await omar.button("Formatting").click();
+  const row = omar.page.getByRole("toolbar", { name: "Formatting" });
+  await row.getByRole("button", { name: "Quotation" }).click();
+  await expect.poll(() => omar.box.inputValue()).toBe("> one\n> two");
+  await row.getByRole("button", { name: "Quotation" }).click();
+  await expect.poll(() => omar.box.inputValue()).toBe("one\ntwo");
+  await omar.box.fill("| what | how many |\n|:--|--:|\n| chairs | **6** |");
+  await omar.box.press("Enter");
+  const table = omar.message("chairs").getByRole("table");
+  await table.getByRole("columnheader", { name: "how many" }).waitFor();
+  await table.getByRole("row").filter({ hasText: "chairs" }).getByRole("cell", { name: "6" }).waitFor();
+  await omar.box.fill("```python\ndef sit(chairs):\n    return 'down'\n```");
+  await omar.box.press("Enter");
+  const code = omar.message("def sit");
+  await code.locator(".code-keyword").filter({ hasText: "return" }).waitFor();
+  expect(await code.locator("pre").innerText()).toBe("def sit(chairs):\n    return 'down'");
+});

@@ -25,6 +25,8 @@ test("a thread is written beside its room, quiet in it, and unread for who follo
   await panel.getByText("1 reply").waitFor();
   await panel.getByRole("button", { name: "Following" }).waitFor();
 
+  expect((await (await omar.account()).ask("get_rooms", {})).rooms[0]?.unread).toBe(0);
+
   // The display name is shown wherever a name stands.
   await (await lucia.account()).ask("set_profile", { display_name: "Lucía Zubiri" });
   const asked = (await (await lucia.account()).history(room_id))[0];

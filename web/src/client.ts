@@ -38,6 +38,7 @@ import { applied, type Change, initial, KEPT, type RoomState, type State } from 
 import type { HeldThread } from "./threads.ts";
 import { find, tailOf } from "./timeline.ts";
 import { type Unsent, UnsentMessages } from "./unsent.ts";
+import { forgetUse } from "./views/often.ts";
 
 /** The data that the views show. */
 export interface View {
@@ -195,6 +196,7 @@ export class Client {
     await this.ask("logout", {}).catch(() => undefined); // without a connection the token outlives us until it expires
     saveSession(null);
     keepLastRoom(null);
+    forgetUse();
     await this.stop();
     await IndexedDbStore.delete(storeOf(this.me));
   }

@@ -63,5 +63,5 @@ export const HARDEST: Readonly<Record<string, string>> = {
   quotes: "> a\nb\n".repeat(320),
   depth: `${"> - ".repeat(10)}a\n`.repeat(45),
   code: "`a` ".repeat(990),
-  pipes: "|a".repeat(8000),
+  pipes: "|a".repeat(1900),
 };

@@ -2,7 +2,16 @@ import { createElement } from "react";
 import { renderToStaticMarkup } from "react-dom/server";
 import { expect, test } from "vitest";
 import { Content } from "../src/views/Markdown.tsx";
-import { isEmojiOnly, isLong, isPlain, linkTarget, parsed, visibleIfFolded } from "../src/views/markdown.ts";
+import {
+  hasTable,
+  isEmojiOnly,
+  isLong,
+  isPlain,
+  linkTarget,
+  parsed,
+  visibleIfFolded,
+} from "../src/views/markdown.ts";
+import { TABLES } from "../src/views/tables.ts";
 import { HARDEST, HOSTILE } from "./hostile.ts";
 
 const HERE = "https://chat.example/";
@@ -117,6 +126,17 @@ test.each(Object.entries({ ...HOSTILE, ...HARDEST }))(
     expect(letters(text)).toBe(letters(content.replace(/\]\(http:[^)]*\)|^ *```.*$/gm, "")));
   },
 );
+
+test("a table of as many cells as the parser takes on is parsed in a moment, and one of more is shown as typed", () => {
+  const table = (rows: number) => `|a|b|c|\n|:-|-|-:|\n${"|a|**b**|c|\n".repeat(rows)}`;
+  expect(hasTable(table(1))).toBe(true);
+  for (const no of ["a | b\n", "---\n|", "a\n- | b", "| a |\n| b |"]) expect(hasTable(no)).toBe(false);
+  let tree: ReturnType<typeof parsed> = null;
+  const least = Math.min(...[1, 2].map(() => worked(() => (tree = parsed(table(130), [], "me", TABLES)))));
+  expect(least).toBeLessThan(800);
+  expect(tree).toMatchObject({ children: [{ type: "table", align: ["left", null, "right"] }] });
+  expect(parsed(table(400), [], "me", TABLES)).toBe(null);
+});
 
 test("quotes and lists nest twenty levels; deeper ones are shown as typed", () => {
   expect(html(`${">".repeat(20)}a`).match(/<blockquote>/g)).toHaveLength(20);

@@ -1,6 +1,7 @@
 import { type KeyboardEvent, useId, useState } from "react";
 import { t } from "../i18n.ts";
 import { closedAt, completed, loadShortcodes, type Trigger } from "./completion.ts";
+import { replace } from "./format.ts";
 import { use } from "./often.ts";
 import { Avatar } from "./ui.tsx";
 import type { Box } from "./useBox.ts";
@@ -40,8 +41,7 @@ export function useSuggestions(room_id: string, { text, set }: ComposerText, box
       const emoji = shortcodes.find(({ code }) => code === closed.query.toLowerCase())?.emoji;
       if (emoji === undefined || area.value !== typed) return;
       use(emoji);
-      set(typed.slice(0, closed.at) + emoji + typed.slice(caret));
-      box.focusAt(closed.at + emoji.length);
+      replace(area, closed.at, caret, emoji);
     });
   };
   const choose = (value: string) => {

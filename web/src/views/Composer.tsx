@@ -1,5 +1,5 @@
-import { SendHorizontal, Smile } from "lucide-react";
-import { type KeyboardEvent, useId } from "react";
+import { CaseSensitive, SendHorizontal, Smile } from "lucide-react";
+import { type KeyboardEvent, useId, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
 import type { State } from "../store.ts";
@@ -10,13 +10,21 @@ import { Completions, useSuggestions } from "./Completions.tsx";
 import { Hint, TargetLine } from "./ComposerParts.tsx";
 import { EmojiButton } from "./EmojiPicker.tsx";
 import { Form } from "./form.tsx";
+import { BY_KEY, format, STRIKE } from "./format.ts";
+import { lazy } from "./lazy.tsx";
 import type { Target } from "./target.ts";
+import { IconButton } from "./ui.tsx";
 import { isTouchScreen, useBox } from "./useBox.ts";
 import { useMuted } from "./useMuted.ts";
 import { useSubmit } from "./useSubmit.ts";
 import { useText } from "./useText.ts";
 import "../styles/composer.css";
 import { t } from "../i18n.ts";
+
+const FormatRow = lazy(
+  () => import("./FormatRow.tsx").then((part) => part.FormatRow),
+  () => null,
+);
 
 interface ComposerProps {
   room_id: string;
@@ -37,6 +45,7 @@ export function Composer({ room_id, thread, target, onTarget }: ComposerProps) {
   const mutedUntil = useMuted(room_id);
   const composed = useText(room_id, thread, target);
   const hint = useId();
+  const [formatting, setFormatting] = useState(false);
   const { text, isEmpty, left } = composed;
   const box = useBox(text, target);
   const { busy, error, clearError, submit, cancel } = useSubmit({ room_id, thread, target, onTarget, composed });
@@ -61,6 +70,8 @@ export function Composer({ room_id, thread, target, onTarget }: ComposerProps) {
     // The list of completions has handled Enter before, and an input method uses Enter itself (229).
     if (event.defaultPrevented || event.nativeEvent.isComposing || event.keyCode === 229) return;
     if (suggestions.pressed(event)) return;
+    formatted(event);
+    if (event.defaultPrevented) return;
     if (event.key === "Enter" && !event.shiftKey && !event.altKey) {
       if (isTouchScreen() && !event.ctrlKey && !event.metaKey) return;
       send();
@@ -77,6 +88,15 @@ export function Composer({ room_id, thread, target, onTarget }: ComposerProps) {
     event.preventDefault();
   };
 
+  const formatted = (event: KeyboardEvent<HTMLTextAreaElement>) => {
+    if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
+    const key = event.key.toLowerCase();
+    const does = event.shiftKey ? (key === "x" ? STRIKE : undefined) : BY_KEY[key];
+    if (does === undefined) return;
+    event.preventDefault();
+    format(event.currentTarget, does);
+  };
+
   const completing = suggestions.choices.length > 0;
   const isTooLong = left !== null && left < 0;
   return (
@@ -89,6 +109,7 @@ export function Composer({ room_id, thread, target, onTarget }: ComposerProps) {
         </p>
       )}
       {target !== null && <TargetLine target={target} onCancel={cancel} />}
+      {formatting && <FormatRow area={() => box.ref.current} />}
       <Form className="box" onSubmit={send}>
         <EmojiButton
           label={t("Insert an emoji")}
@@ -96,6 +117,9 @@ export function Composer({ room_id, thread, target, onTarget }: ComposerProps) {
           icon={<Smile size={20} />}
           onChoose={insert}
         />
+        <IconButton label={t("Formatting")} aria-expanded={formatting} onClick={() => setFormatting(!formatting)}>
+          <CaseSensitive size={20} />
+        </IconButton>
         <textarea
           ref={box.ref}
           value={text}

@@ -1,8 +1,18 @@
 import { Check, Copy } from "lucide-react";
-import type { Nodes } from "mdast";
-import { Component, type ComponentProps, Fragment, memo, type ReactNode, useRef, useState } from "react";
+import type { Nodes, Table as TableNode, TableRow } from "mdast";
+import { Component, type ComponentProps, Fragment, memo, type ReactNode, useEffect, useRef, useState } from "react";
 import { t } from "../i18n.ts";
-import { isEmojiOnly, isLong, isPlain, linkTarget, parsed, visibleIfFolded } from "./markdown.ts";
+import type { Token } from "./highlight.ts";
+import {
+  hasTable,
+  isEmojiOnly,
+  isLong,
+  isPlain,
+  linkTarget,
+  parsed,
+  type Syntax,
+  visibleIfFolded,
+} from "./markdown.ts";
 
 interface ContentProps {
   content: string;
@@ -24,7 +34,26 @@ export const Content = memo(function Content(props: ContentProps) {
 function Formatted({ content, mentions, me, here = window.location.href }: ContentProps) {
   if (isEmojiOnly(content)) return <p className="emoji-only">{content}</p>;
   if (isPlain(content)) return <p>{content}</p>;
-  const tree = parsed(content, mentions, me);
+  return <Parsed content={content} mentions={mentions} me={me} here={here} />;
+}
+
+let tables: Syntax | null = null;
+
+/** Tables are shown as typed until their code is loaded, also if that fails. */
+function Parsed({ content, mentions, me, here }: Required<ContentProps>) {
+  const wanted = hasTable(content);
+  const [syntax, setSyntax] = useState(tables);
+  useEffect(() => {
+    if (!wanted || tables !== null) return;
+    import("./tables.ts").then(
+      ({ TABLES }) => {
+        tables = TABLES;
+        setSyntax(TABLES);
+      },
+      () => undefined,
+    );
+  }, [wanted]);
+  const tree = parsed(content, mentions, me, wanted ? (syntax ?? undefined) : undefined);
   return tree === null ? <AsTyped>{content}</AsTyped> : shown(tree, here);
 }
 
@@ -109,7 +138,9 @@ function shown(node: Nodes, here: string): ReactNode {
     case "inlineCode":
       return <code>{node.value}</code>;
     case "code":
-      return <Code>{node.value}</Code>;
+      return <Code language={node.lang ?? ""}>{node.value}</Code>;
+    case "table":
+      return <Table node={node} here={here} />;
     case "blockquote":
       return <blockquote>{children(node, here)}</blockquote>;
     case "list":
@@ -147,7 +178,57 @@ function Link({ href, children }: { href: string | null; children: ReactNode }) 
   );
 }
 
-function Code({ children }: ComponentProps<"pre">) {
+function Table({ node, here }: { node: TableNode; here: string }) {
+  const [head, ...rows] = node.children;
+  const cells = (row: TableRow, Cell: "th" | "td") =>
+    row.children.map((cell, at) => (
+      // biome-ignore lint/suspicious/noArrayIndexKey: the tree of a content is always the same
+      <Cell key={at} className={node.align?.[at] ?? undefined}>
+        {children(cell, here)}
+      </Cell>
+    ));
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls sideways has to be reached by keyboard
+    <div className="table" tabIndex={0}>
+      <table>
+        <thead>{head !== undefined && <tr>{cells(head, "th")}</tr>}</thead>
+        <tbody>
+          {rows.map((row, at) => (
+            // biome-ignore lint/suspicious/noArrayIndexKey: see above
+            <tr key={at}>{cells(row, "td")}</tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+/** Longer code has no colours. */
+const MOST_COLOURED = 20_000;
+
+/** The parts of code that have a colour, once they are known. */
+function useTokens(code: string, language: string): readonly Token[] | null {
+  const [known, setKnown] = useState<{ readonly code: string; readonly tokens: readonly Token[] | null } | null>(
+    null,
+  );
+  useEffect(() => {
+    if (language === "" || code.length > MOST_COLOURED) return;
+    let over = false;
+    import("./highlight.ts")
+      .then(({ highlighted }) => highlighted(code, language))
+      .then(
+        (tokens) => over || setKnown({ code, tokens }),
+        () => undefined, // without its code, there are no colours
+      );
+    return () => {
+      over = true;
+    };
+  }, [code, language]);
+  return known?.code === code ? known.tokens : null;
+}
+
+function Code({ language, children: text }: { language: string; children: string }) {
+  const tokens = useTokens(text, language);
   const code = useRef<HTMLPreElement>(null);
   const [copied, setCopied] = useState(false);
   const copy = () =>
@@ -159,7 +240,16 @@ function Code({ children }: ComponentProps<"pre">) {
     <div className="code-block">
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls sideways has to be reached by keyboard */}
       <pre ref={code} tabIndex={0}>
-        <code>{children}</code>
+        <code>
+          {tokens === null
+            ? text
+            : tokens.map(({ kind, text }, at) => (
+                // biome-ignore lint/suspicious/noArrayIndexKey: the parts of a code are always the same
+                <span key={at} className={kind === "" ? undefined : `code-${kind}`}>
+                  {text}
+                </span>
+              ))}
+        </code>
       </pre>
       <button
         type="button"

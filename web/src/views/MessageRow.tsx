@@ -108,7 +108,9 @@ export const MessageRow = memo(function MessageRow({
       <div className="body">
         {message.reply_to !== null && !message.deleted && <Quote replied={replied} jump={tools.jump} />}
         {grouped ? (
-          <span className="hidden">{message.sender}: </span>
+          <span className="hidden">
+            <DisplayName room_id={message.room_id} username={message.sender} />:{" "}
+          </span>
         ) : (
           <header>
             <button type="button" className="sender" tabIndex={-1} data-tip={message.sender} onClick={showSender}>

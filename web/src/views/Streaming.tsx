@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "react";
 import type { Message } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
 import { contentOf, plainOf } from "../text.ts";
+import { DisplayName } from "./DisplayName.tsx";
 import type { Tools } from "./tools.ts";
 
 /** A message that ends is among so many newest ones. */
@@ -22,7 +23,10 @@ export function Streaming({ message, tools }: { message: Message; tools: Tools }
       {/* Not `disabled`, which would lose the focus. */}
       <button type="button" className="button" aria-disabled={asked} onClick={() => !asked && void stop()}>
         {t("Stop")}
-        <span className="hidden"> {message.sender}</span>
+        <span className="hidden">
+          {" "}
+          <DisplayName room_id={message.room_id} username={message.sender} />
+        </span>
       </button>
     </div>
   );
@@ -50,7 +54,8 @@ export function Finished({ messages, seen }: { messages: readonly Message[]; see
     <div className="hidden" aria-live="polite">
       {ended !== null && (
         <p key={ended.id}>
-          {ended.sender}: {plainOf(contentOf(ended), ended.content.length)}
+          <DisplayName room_id={ended.room_id} username={ended.sender} />:{" "}
+          {plainOf(contentOf(ended), ended.content.length)}
           {ended.state === "interrupted" && ` (${t("interrupted")})`}
         </p>
       )}

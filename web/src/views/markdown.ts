@@ -33,6 +33,18 @@ const SUBSET: Options = {
   mdastExtensions: [gfmAutolinkLiteralFromMarkdown(), gfmStrikethroughFromMarkdown()],
 };
 
+/** More of the syntax */
+export interface Syntax {
+  readonly extension: NonNullable<Options["extensions"]>[number];
+  readonly mdastExtension: NonNullable<Options["mdastExtensions"]>[number];
+}
+
+/** Whether a content may have a table: it has a line of bars and dashes. */
+export function hasTable(content: string): boolean {
+  const isRule = (line: string) => line.includes("-") && line.includes("|") && /^[|:\- \t]+$/.test(line);
+  return content.includes("|") && content.split("\n").some((line) => isRule(line.trim()));
+}
+
 /** The nesting limit of quotes and lists; deeper ones would overflow the stack of the parser and the renderer. */
 const MAX_NESTING = 20;
 /** Bounds the time to parse a message: see `costOf`. Prose and code of 16,384 characters stay well below it. */
@@ -42,14 +54,21 @@ const MAX_COST = 2000;
  * Parse a message into a tree (mdast) with its mentions marked. null: it nests too
  * deeply or would take too long to parse, and is shown as typed.
  */
-export function parsed(content: string, mentions: readonly string[], me: string): Root | null {
+export function parsed(content: string, mentions: readonly string[], me: string, more?: Syntax): Root | null {
   if (costOf(content) > MAX_COST) return null;
-  const tree = fromMarkdown(content, SUBSET);
+  const tree = fromMarkdown(content, more === undefined ? SUBSET : extended(more));
   // Before anything that visits the tree by recursion.
   if (isDeeper(tree, MAX_NESTING)) return null;
   newlineToBreak(tree);
   if (mentions.length > 0) mark(tree, mentions, me);
   return tree;
+}
+
+function extended({ extension, mdastExtension }: Syntax): Options {
+  return {
+    extensions: [extension, ...(SUBSET.extensions ?? [])],
+    mdastExtensions: [mdastExtension, ...(SUBSET.mdastExtensions ?? [])],
+  };
 }
 
 /** A quote or list marker at the beginning of a line */
@@ -70,6 +89,7 @@ const COSTS: Readonly<Record<string, number>> = {
   ":": 3,
   ".": 1,
   "\\": 1,
+  "|": 1,
 };
 
 /** An estimate of the parser's work, in one linear pass. Infinity: the content nests too deeply. */

@@ -5,7 +5,7 @@ import type { Message } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
 import { hrefTo, openMessage } from "../location.ts";
 import { SERVER_NAME } from "../session.ts";
-import type { State } from "../store.ts";
+import { displayNameOf, type State } from "../store.ts";
 import { isAhead, nameOf } from "../text.ts";
 import { unreadInThreads } from "../threads.ts";
 import { counts } from "./rooms.ts";
@@ -48,7 +48,8 @@ export function useNotifications(): void {
         if (isAhead(client.state.profiles.get(client.me)?.do_not_disturb_until ?? null)) return;
         if (!document.hidden || permission() !== "granted") return;
         const urgent = messages.filter((message) => isWanted(message, client.state));
-        for (const message of urgent.slice(-SHOWN_AT_ONCE)) void show(message);
+        for (const message of urgent.slice(-SHOWN_AT_ONCE))
+          void show(message, displayNameOf(client.state, message.room_id, message.sender));
       }),
     [client],
   );
@@ -79,11 +80,8 @@ function isWanted({ room_id, thread, mentions }: Message, { me, rooms, threads }
   return mentions.includes(me) || (thread == null ? notify === "all" : threads.get(thread)?.following === true);
 }
 
-async function show(message: Message): Promise<void> {
-  const title =
-    message.topic_name === null
-      ? message.sender
-      : t("{sender} in {room}", { sender: message.sender, room: message.topic_name });
+async function show(message: Message, sender: string): Promise<void> {
+  const title = message.topic_name === null ? sender : t("{sender} in {room}", { sender, room: message.topic_name });
   const href = hrefTo(message.room_id, message.seq, message.thread);
   const options = {
     body: message.content.slice(0, 200),

@@ -12,6 +12,11 @@ function read(): Record<string, number> {
   }
 }
 
+/** Forget them: the user signs out. */
+export function forgetUse(): void {
+  localStorage.removeItem(USED);
+}
+
 export function use(emoji: string): void {
   const used = read();
   used[emoji] = (used[emoji] ?? 0) + 1;
