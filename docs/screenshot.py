@@ -146,7 +146,9 @@ def cells(line: str, codes: dict[str, Any]) -> list[tuple[int, str, dict[str, An
             style = {"ink": ink, "ground": ground, "bold": "bold" in codes, "italic": "italic" in codes}
             styled.append((len(styled), letter, style))
             continue
-        for number in [int(part or 0) for part in code.split(";")]:
+        for ground, parts in re.findall(r"([34])8;(2;\d+;\d+;\d+|5;\d+)", code):
+            codes["ink" if ground == "3" else "ground"] = extended(parts)
+        for number in [int(part or 0) for part in re.sub(r"[34]8;(?:2;\d+;\d+;\d+|5;\d+)", "1000", code).split(";")]:
             if number == 0:
                 codes.clear()
             elif number in (1, 2, 3):
@@ -162,6 +164,18 @@ def cells(line: str, codes: dict[str, Any]) -> list[tuple[int, str, dict[str, An
                 if first <= number < first + 8:
                     codes[key] = colours[number - first]
     return styled
+
+
+def extended(parts: str) -> str:
+    """A colour of 24 bits, or of xterm's 256, of which the first 16 are not used."""
+    kind, *numbers = map(int, parts.split(";"))
+    if kind == 2:
+        return "#{:02x}{:02x}{:02x}".format(*numbers)
+    if numbers[0] >= 232:
+        return "#" + 3 * f"{8 + 10 * (numbers[0] - 232):02x}"
+    levels = (0, 95, 135, 175, 215, 255)
+    at = numbers[0] - 16
+    return f"#{levels[at // 36]:02x}{levels[at // 6 % 6]:02x}{levels[at % 6]:02x}"
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ test("the pictures of the documents", async ({ server, browser }) => {
     content:
       'Yes. What you write waits on your device and goes out once, in order, when it is back:\n\n```js\nconst sent = await ask("message", { room_id, content, client_id });\nconsole.log(sent.seq);\n```',
   });
+  await omar.ask("message", { room_id: release, thread: asked.id, content: "It says so in docs/client.md, too." });
   await diego.ask("react", { message_id: answer.id, emoji: "❤️" });
   await yuki.ask("react", { message_id: answer.id, emoji: "❤️" });
   await omar.ask("react", { message_id: answer.id, emoji: "👍" });
