@@ -107,5 +107,6 @@ async def test_a_chat_shows_what_a_restored_log_has(
     await store.close()
     omar = terminals.open("omar")
     await omar.sees("the history of #noticias has changed")
+    await omar.sees("/help lists the commands, Tab")  # what came before is in the list of rooms
     await people.send("diego", "noticias", "new")
     await omar.sees(AT + "#noticias 2 diego +new")

@@ -184,7 +184,7 @@ test("an administrator closes a report, deletes a room, makes and revokes a key,
     await root.button("Delete noticias").click();
     await (await dialog(root, "Delete noticias?")).getByRole("button", { name: "Delete for ever" }).click();
     await root.page.getByText("There are no topics and no groups yet.").waitFor();
-    expect(await root.page.getByRole("heading", { name: "Rooms" }).evaluate(isFocused)).toBe(true);
+    await expect.poll(() => root.page.getByRole("heading", { name: "Rooms" }).evaluate(isFocused)).toBe(true);
 
     await section(root, "Keys");
     await root.button("Create a key…").click();

@@ -71,6 +71,7 @@ for (const [size, options] of Object.entries(SIZES))
     await page
       .getByText("1 miembro · 1 en línea")
       .or(page.getByText("1 miembro", { exact: true }))
+      .first()
       .waitFor();
     await looks("finding topics");
     await omar.button(`Entrar en ${topic}`).click();

@@ -100,7 +100,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
           onSignOut={onSignOut}
         />
       </div>
-      <main className={shown === null ? "" : `with-panel ${shown.kind}`}>
+      <main className={shown === null ? "" : `with-panel beside-${shown.kind}`}>
         {known && room_id !== null ? (
           <Room
             key={`room ${room_id}`}
