@@ -273,8 +273,13 @@ test("favourites, what a room is for, and what it notifies of are the same on tw
   await omar.button("Save").click();
   await omar.log.getByText("said what this room is for: “What happened today”.").waitFor();
   await other.locator(".room-header").getByText("What happened today").waitFor();
+  await omar.menu("More about this room", "Move to a section");
+  await omar.page.getByRole("textbox", { name: "Section" }).fill(" Trabajo ");
+  await omar.button("Save").click();
+  await heading(other, "Trabajo").waitFor();
   await omar.menu("More about this room", "Add to favourites");
   await heading(other, "Favourites").waitFor();
+  await heading(other, "Trabajo").waitFor({ state: "hidden" });
   // Anybody in a public topic brings others in.
   await omar.menu("More about this room", "Invite people");
   await omar.page.getByLabel("Username").fill(diego.name);

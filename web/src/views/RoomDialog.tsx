@@ -18,6 +18,7 @@ export type RoomTask =
   | "link"
   | "rename"
   | "purpose"
+  | "section"
   | "notify"
   | "posting"
   | "date"
@@ -48,7 +49,29 @@ export function RoomDialog({
     case "rename":
       return <Rename room={room} onClose={onClose} />;
     case "purpose":
-      return <Purpose room={room} name={name} onClose={onClose} />;
+      return (
+        <Line
+          title={t("What {name} is for", { name })}
+          label={t("Purpose")}
+          hint={t("Who finds the room sees it.")}
+          most={250}
+          value={room.purpose}
+          save={(purpose) => client.ask("set_purpose", { room_id: room.room_id, purpose })}
+          onClose={onClose}
+        />
+      );
+    case "section":
+      return (
+        <Line
+          title={t("Section of {name}", { name })}
+          label={t("Section")}
+          hint={t("Only you see it, on every device. Rooms of the same section stand together.")}
+          most={64}
+          value={room.preferences?.section ?? null}
+          save={(section) => client.ask("set_preferences", { room_id: room.room_id, section })}
+          onClose={onClose}
+        />
+      );
     case "notify":
       return <RoomNotifications room={room} name={name} onClose={onClose} />;
     case "posting": {
@@ -227,27 +250,41 @@ function GoToDate({ room, onClose }: { room: Room; onClose: () => void }) {
   );
 }
 
-function Purpose({ room, name, onClose }: { room: Room; name: string; onClose: () => void }) {
-  const client = useClient();
+/** Asks for one line of text, which may be empty. */
+function Line({
+  title,
+  label,
+  hint,
+  most,
+  value,
+  save,
+  onClose,
+}: {
+  title: string;
+  label: string;
+  hint: string;
+  most: number;
+  value: string | null;
+  save: (text: string | null) => Promise<unknown>;
+  onClose: () => void;
+}) {
   const work = useWork();
-  const [purpose, setPurpose] = useState(room.purpose ?? "");
-  const { room_id } = room;
-  const save = async () => {
-    const said = purpose.trim();
-    if (await work.run(() => client.ask("set_purpose", { room_id, purpose: said === "" ? null : said }))) onClose();
+  const [text, setText] = useState(value ?? "");
+  const submit = async () => {
+    if (await work.run(() => save(text.trim() === "" ? null : text.trim()))) onClose();
   };
   return (
-    <Dialog title={t("What {name} is for", { name })} onClose={onClose}>
-      <Form onSubmit={() => void save()}>
+    <Dialog title={title} onClose={onClose}>
+      <Form onSubmit={() => void submit()}>
         <Field
-          label={t("Purpose")}
-          hint={t("Who finds the room sees it.")}
+          label={label}
+          hint={hint}
           data-autofocus
           autoComplete="off"
-          maxLength={250}
-          value={purpose}
+          maxLength={most}
+          value={text}
           error={work.error}
-          onChange={(event) => setPurpose(event.target.value)}
+          onChange={(event) => setText(event.target.value)}
         />
         <footer>
           <button type="button" className="button" onClick={onClose}>

@@ -7,6 +7,7 @@ import {
   CalendarDays,
   Copy,
   Flag,
+  Folder,
   Info,
   Link,
   LogOut,
@@ -111,6 +112,9 @@ export function RoomHeader({
         )}
         <Item onClick={() => void favour()}>
           <Star size={18} /> {favourite ? t("Remove from favourites") : t("Add to favourites")}
+        </Item>
+        <Item onClick={() => setTask("section")}>
+          <Folder size={18} /> {t("Move to a section")}
         </Item>
         <Item onClick={() => setTask("notify")}>
           <Bell size={18} /> {t("Notifications")}

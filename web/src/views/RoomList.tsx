@@ -18,15 +18,7 @@ import { unreadInThreads } from "../threads.ts";
 import type { Other, Others } from "./Elsewhere.tsx";
 import { lazy } from "./lazy.tsx";
 import { RoomRow } from "./RoomRow.tsx";
-import {
-  isOtherOnline,
-  type Line,
-  linesOf,
-  type OutOfSight,
-  SECTIONS,
-  type Section,
-  unreadOutOfSight,
-} from "./rooms.ts";
+import { isOtherOnline, type Line, linesOf, type OutOfSight, type Section, unreadOutOfSight } from "./rooms.ts";
 import { IconButton, Rows } from "./ui.tsx";
 import { focusBox, goBack, isForThePage } from "./useShortcuts.ts";
 
@@ -41,7 +33,7 @@ const Elsewhere = lazy(
 const ROW = 2 * Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
 const FOLDED = "tidings.folded";
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
-const NAMES: Record<Section, { title: string; add?: string }> = {
+const NAMES: Record<string, { title: string; add?: string }> = {
   unread: { title: m("Unread") },
   favourites: { title: m("Favourites") },
   direct: { title: m("Direct"), add: m("New conversation") },
@@ -356,13 +348,13 @@ function Heading({
   onFold: () => void;
   onNew: () => void;
 }) {
-  const { title, add } = NAMES[section];
+  const { title, add } = NAMES[section] ?? { title: null, add: undefined };
   return (
     <div className="section-heading">
       <h2>
         <button type="button" aria-expanded={!folded} onClick={onFold}>
           {folded ? <ChevronRight size={14} /> : <ChevronDown size={14} />}
-          {t(title)}
+          {title === null ? <bdi>{section.slice("own ".length)}</bdi> : t(title)}
         </button>
       </h2>
       {add !== undefined && (
@@ -377,13 +369,16 @@ function Heading({
 /** The folded sections, stored across reloads. */
 function useFolded(): [ReadonlySet<Section>, (section: Section) => void] {
   const [folded, setFolded] = useState<ReadonlySet<Section>>(() => {
-    const kept = (localStorage.getItem(FOLDED) ?? "").split(" ");
-    return new Set(SECTIONS.filter((section) => kept.includes(section)));
+    try {
+      return new Set(JSON.parse(localStorage.getItem(FOLDED) ?? "[]") as Section[]);
+    } catch {
+      return new Set(); // of an earlier version of the page
+    }
   });
   const fold = (section: Section) => {
     const next = new Set(folded);
     if (!next.delete(section)) next.add(section);
-    localStorage.setItem(FOLDED, [...next].join(" "));
+    localStorage.setItem(FOLDED, JSON.stringify([...next]));
     setFolded(next);
   };
   return [folded, fold];

@@ -8,10 +8,11 @@ import { tailOf } from "../timeline.ts";
 /** Characters of a message that fit on one line */
 const SEEN = 120;
 
-/** In the order of the sidebar */
+/** In the order of the sidebar; the user's own are between the first two and the others. */
 export const SECTIONS = ["unread", "favourites", "direct", "topics"] as const;
 
-export type Section = (typeof SECTIONS)[number];
+/** One of these, or, behind `own `, the name that the user has given to a section. */
+export type Section = (typeof SECTIONS)[number] | `own ${string}`;
 
 /** These are also there when they are empty: new rooms are made in them. */
 const ALWAYS: ReadonlySet<Section> = new Set<Section>(["direct", "topics"]);
@@ -36,14 +37,17 @@ export interface Shown {
 export function linesOf(rooms: ReadonlyMap<string, RoomState>, shown: Shown): Line[] {
   const { filter, folded, current, me } = shown;
   const words = filter.trim().toLocaleLowerCase();
-  const found: Record<Section, RoomState[]> = { unread: [], favourites: [], direct: [], topics: [] };
-  for (const held of rooms.values())
-    if (words === "" || nameOf(held.room, held.members, me).toLocaleLowerCase().includes(words))
-      found[sectionOf(held, shown)].push(held);
+  const found = new Map<Section, RoomState[]>(SECTIONS.map((section) => [section, []]));
+  for (const held of rooms.values()) {
+    if (words !== "" && !nameOf(held.room, held.members, me).toLocaleLowerCase().includes(words)) continue;
+    const section = sectionOf(held, shown);
+    found.set(section, [...(found.get(section) ?? []), held]);
+  }
+  const own = [...found.keys()].slice(SECTIONS.length).sort((one, other) => one.localeCompare(other));
   const lines: Line[] = [];
-  for (const section of SECTIONS) {
+  for (const section of [...SECTIONS.slice(0, 2), ...own, ...SECTIONS.slice(2)]) {
     const isFolded = words === "" && folded.has(section);
-    const held = found[section].reverse().sort(later);
+    const held = (found.get(section) ?? []).reverse().sort(later);
     if (held.length === 0 && (words !== "" || !ALWAYS.has(section))) continue;
     if (section === "unread") held.sort((one, other) => Number(isPersonal(other, me)) - Number(isPersonal(one, me)));
     lines.push({ kind: "heading", section, folded: isFolded });
@@ -94,6 +98,7 @@ function sectionOf(held: RoomState, { current, me }: Shown): Section {
   const { room } = held;
   if (room.room_id !== current && counts(held, me)) return "unread";
   if (room.preferences?.favourite) return "favourites";
+  if (room.preferences?.section) return `own ${room.preferences.section}`;
   return room.kind === "topic" ? "topics" : "direct";
 }
 
