@@ -113,6 +113,8 @@ for (const [size, options] of Object.entries(SIZES))
     await omar.say("| a | b |\n|--|--|\n| 1 | 2 |", "```python\nx = 'y'  # z\n```");
     await omar.message("# z").locator(".code-comment").waitFor();
     await omar.log.getByRole("table").waitFor();
+    // What waits to be sent is paler.
+    await expect.poll(() => omar.log.getByLabel("Waiting to be sent").count()).toBe(0);
     await isAccessible(omar, "formatting, a table and code");
     await omar.button("Formatting").click();
 
