@@ -68,9 +68,7 @@ class Traces:
         message = _trace_of(data.get("id")) if name in ("message", "publish") and isinstance(data, dict) else None
         links = []
         if traceparent or message is None:
-            caller = self._propagator.extract(
-                {"traceparent": traceparent}, self._api.set_span_in_context(self._api.INVALID_SPAN)
-            )
+            caller = self._propagator.extract({"traceparent": traceparent}, self._nothing)
             links = [] if message is None else [self._api.Link(self._context(message))]
             span = self._tracer.start_span(name, caller, attributes=attributes, links=links, **times)
             span.end(end)
