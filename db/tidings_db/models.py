@@ -67,6 +67,7 @@ class User(Base, table=True):
     status_emoji: str | None = None
     status_until: int | None = _ms(default=None, description="None: until it is changed")
     do_not_disturb_until: int | None = _ms(default=None)
+    folded: str | None = Field(default=None, description="JSON: the folded sections of the user's list of rooms")
     words: str = Field(
         default="",
         sa_column_kwargs={"server_default": text("''")},

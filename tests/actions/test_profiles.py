@@ -47,7 +47,7 @@ async def test_a_profile_reaches_those_who_share_a_room_and_the_own_connections_
         event = await client.event("profile", of_omar)
         assert event == {name: changed[name] for name in event}
     assert await people.diego.ask("get_profile", username="omar") == {
-        name: value for name, value in changed.items() if name != "admin"
+        name: value for name, value in changed.items() if name not in ("admin", "folded")
     }
     (member,) = [
         member
@@ -70,6 +70,24 @@ async def test_a_profile_reaches_those_who_share_a_room_and_the_own_connections_
     assert people.satoshi.of("profile") == []
     presence = [event for event in people.diego.of("presence") if of_omar(event) and not event["online"]]
     assert presence == [], "a profile is no presence"
+
+
+async def test_folded_sections_reach_only_the_own_devices_and_are_in_the_export(people: People) -> None:
+    await make_topic(people.server.url, people.tokens["omar"], "noticias", people.tokens["diego"])
+    async with connected(people.server.url, people.tokens["omar"], device="phone") as phone:
+        folded = await people.omar.ask("set_profile", folded=["own Trabajo", "direct", "direct"])
+        assert folded["folded"] == ["direct", "own Trabajo"]
+        assert (await phone.event("profile", of_omar))["folded"] == ["direct", "own Trabajo"]
+        # A later change of the profile reaches the others, as the first event that they get.
+        assert (await put(people, "omar", display_name="Omar García"))["folded"] == ["direct", "own Trabajo"]
+        assert "folded" not in await phone.event("profile", lambda event: event["display_name"] is not None)
+    assert (await people.diego.event("profile", of_omar))["display_name"] == "Omar García"
+    assert all("folded" not in event for event in people.diego.of("profile"))
+    for wrong in (["x" * 69], [""], ["\0"], [1], "direct", [str(n) for n in range(501)]):
+        assert await code(people.omar, "set_profile", folded=wrong) == "invalid"
+    lines = await exported(people.server, people.tokens["omar"])
+    assert of(lines, "profile")[0]["folded"] == ["direct", "own Trabajo"]
+    assert (await put(people, "omar", folded=None))["folded"] == []
 
 
 async def test_a_profile_that_is_not_allowed_changes_nothing(people: People) -> None:

@@ -1,5 +1,6 @@
 /** The list of rooms: what is unread in it is found, and every room has a name of its own. */
-import { isFocused, type Person } from "./support/person.ts";
+import type { Page } from "playwright-core";
+import { AWAY, isFocused, type Person } from "./support/person.ts";
 import { members, newConversation, newTopic } from "./support/rooms.ts";
 import { expect, test } from "./support/world.ts";
 
@@ -299,6 +300,33 @@ test("favourites, what a room is for, and what it notifies of are the same on tw
   await diego.say("does anybody hear me?");
   await expect.poll(() => omar.room(topic).getAttribute("data-unread")).toBe("true");
   expect(await heading(omar.page, "Unread").count()).toBe(0);
+});
+
+test("a section that is folded on one device is folded on all, also after a change without a connection", async ({
+  person,
+  visitor,
+}) => {
+  const omar = await person("omar");
+  const topics = (page: Page) => page.getByRole("button", { name: "Topics", exact: true });
+  const expanded = (one: Person, value: boolean) =>
+    expect.poll(() => topics(one.page).getAttribute("aria-expanded")).toBe(String(value));
+  await (await omar.account()).topic(`folded ${omar.name}`);
+  await omar.room(`folded ${omar.name}`).waitFor();
+  await topics(omar.page).click();
+  const phone = await visitor("phone");
+  phone.name = omar.name;
+  await phone.fillIn();
+  await phone.button("Sign in").click();
+  await expanded(phone, false);
+  await topics(phone.page).click();
+  await expanded(omar, true);
+  omar.expects(AWAY);
+  await omar.context.setOffline(true);
+  await omar.page.getByText("You are offline.").waitFor();
+  await topics(omar.page).click();
+  await expanded(omar, false);
+  await omar.context.setOffline(false);
+  await expanded(phone, false);
 });
 
 test("a room that is marked as unread stays so, on every device, until one comes back to it", async ({ person }) => {

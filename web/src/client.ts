@@ -16,8 +16,9 @@ import {
 import { createStore, type StoreApi } from "zustand/vanilla";
 import { Blocks } from "./blocks.ts";
 import { Cache, moveEarlier, storeOf } from "./cache.ts";
-import type { Actions, Message, Room, RoomKind, Rooms } from "./contract.gen.ts";
+import type { Account, Actions, Message, Room, RoomKind, Rooms } from "./contract.gen.ts";
 import { eventOf, type ServerEvent } from "./events.ts";
+import { Folded } from "./folded.ts";
 import { m } from "./i18n.ts";
 import { Loading } from "./loading.ts";
 import { keepLastRoom } from "./location.ts";
@@ -52,6 +53,8 @@ export interface View {
   readonly blocked: ReadonlySet<string> | null;
   /** The rooms with a draft */
   readonly drafts: ReadonlySet<string>;
+  /** The sections of the list of rooms that are folded */
+  readonly folded: ReadonlySet<string>;
 }
 
 const ROOMS_PAGE = 500;
@@ -69,6 +72,7 @@ export class Client {
   /** Loads what no event brings. */
   readonly load: Loading;
   readonly blocks: Blocks;
+  readonly folded: Folded;
   private readonly listeners = new Set<(messages: readonly Message[]) => void>();
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
   private readonly typedAt = new Map<string, number>();
@@ -123,6 +127,11 @@ export class Client {
     this.session = session;
     this.live = live;
     this.cache = cache;
+    this.folded = new Folded({
+      ask: (action, request) => this.ask(action, request),
+      account: async () => (await get("api/me", this.session.token)) as Account,
+      changed: (folded) => this.view.setState({ folded }),
+    });
     this.view = createStore<View>(() => ({
       state: { ...initial(session.username), rooms },
       status: live.status,
@@ -130,6 +139,7 @@ export class Client {
       unsent: [],
       blocked: null,
       drafts,
+      folded: this.folded.sections,
     }));
     this.load = new Loading({
       ask: (action, request) => this.ask(action, request),
@@ -197,6 +207,7 @@ export class Client {
     saveSession(null);
     keepLastRoom(null);
     forgetUse();
+    this.folded.forget();
     await this.stop();
     await IndexedDbStore.delete(storeOf(this.me));
   }
@@ -392,6 +403,7 @@ export class Client {
 
   private event(event: ServerEvent): void {
     this.take(event);
+    if (event.type === "profile" && event.data.folded != null) this.folded.changedElsewhere(event.data.folded);
     if (event.type !== "ready") return;
     this.flush();
     this.cache.overwrite(event.data.reset);
@@ -406,6 +418,7 @@ export class Client {
     for (const [room_id] of this.state.rooms) if (room_id !== this.watched) this.take({ type: "tail_only", room_id });
     try {
       await this.loadRooms(kind);
+      await this.folded.load();
       await this.load.threads();
       await this.prefetch();
     } catch (error) {

@@ -92,12 +92,13 @@ class Actions:
         display_name: str | None = LEFT_OUT,
         status: dict[str, Any] | None = LEFT_OUT,
         do_not_disturb: int | None = LEFT_OUT,
+        folded: list[str] | None = LEFT_OUT,
     ) -> models.Account:
-        """Change the caller's display name, status or do-not-disturb."""
+        """Change the caller's display name, status, do-not-disturb or folded sections."""
         return await self._call(
             models.Account,
             "set_profile",
-            {"display_name": display_name, "status": status, "do_not_disturb": do_not_disturb},
+            {"display_name": display_name, "status": status, "do_not_disturb": do_not_disturb, "folded": folded},
         )
 
     async def get_profile(self, *, username: str) -> models.Profile:

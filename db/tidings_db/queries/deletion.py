@@ -140,6 +140,7 @@ def end(conn: Connection, user_key: int, new_name: str) -> bool:
             status_emoji=None,
             status_until=None,
             do_not_disturb_until=None,
+            folded=None,
             last_seen=None,
             issuer=None,
             admin=False,

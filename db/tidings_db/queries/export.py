@@ -45,7 +45,9 @@ class Part(NamedTuple):
 
 PARTS: Final[Mapping[str, Part]] = {
     "profile": Part(
-        select(users.c.username, users.c.created_at, users.c.last_seen, *PROFILE_COLUMNS).where(users.c.id == _USER),
+        select(users.c.username, users.c.created_at, users.c.last_seen, *PROFILE_COLUMNS, users.c.folded).where(
+            users.c.id == _USER
+        ),
         (),
     ),
     "session": Part(

@@ -32,6 +32,8 @@ class UserRow(NamedTuple):
     status_until: int | None
     """ms since the epoch, as `do_not_disturb_until`; both may have passed."""
     do_not_disturb_until: int | None
+    folded: str | None
+    """JSON: the folded sections of the user's own list of rooms."""
 
 
 class RoomRow(NamedTuple):
@@ -130,6 +132,7 @@ USER_COLUMNS = (
     users.c.admin,
     users.c.service,
     *PROFILE_COLUMNS,
+    users.c.folded,
 )
 ROOM_COLUMNS = (
     rooms.c.id,

@@ -106,7 +106,8 @@ def set_profile(conn: Connection, user_key: int, changes: Mapping[str, Any]) -> 
     if "display_name" in changes:
         found_by = directory_words(user.username, user.display_name)
         conn.execute(update(users).where(users.c.id == user_key).values(words=found_by))
-    feed.add(conn, profiles=[user_key])
+    if changes.keys() - {"folded"}:
+        feed.add(conn, profiles=[user_key])
     return user
 
 

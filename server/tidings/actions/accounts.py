@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import orjson
 from sqlalchemy.engine import Connection as Transaction
 
 from tidings.actions.context import Context
@@ -43,6 +44,7 @@ from tidings.contract.models import (
 from tidings.contract.permissions import KeyScope
 from tidings.contract.profiles import GetProfile, GetUsers, SetProfile, SetStatus
 from tidings.fanout.live_room import PRESENCE_MEMBERS
+from tidings.log import views
 from tidings.log.notices import Withdrawn
 from tidings_db.queries import blocks, members, users, words
 from tidings_db.queries.rows import UserRow
@@ -133,13 +135,14 @@ async def me(ctx: Context, req: NoPayload) -> Account:
 
 
 async def _account(ctx: Context) -> Account:
-    profile = await ctx.profile(ctx.principal.username)
-    return Account(**dict(profile), admin=ctx.principal.admin)
+    user = await ctx.auth.user(ctx.principal.username)
+    [profile] = await ctx.profiles([user])
+    return Account(**dict(profile), admin=ctx.principal.admin, folded=views.folded(user))
 
 
 @action("set_profile", http="PUT /api/me", limit=Limit.JOINS)
 async def set_profile(ctx: Context, req: SetProfile) -> Account:
-    """Change the caller's display name, status or do-not-disturb.
+    """Change the caller's display name, status, do-not-disturb or folded sections.
 
     A field that is left out is unchanged; null removes it.
     """
@@ -151,6 +154,8 @@ async def set_profile(ctx: Context, req: SetProfile) -> Account:
         changes |= _status(req.status, now)
     if "do_not_disturb" in given:
         changes["do_not_disturb_until"] = _after(now, req.do_not_disturb)
+    if "folded" in given:
+        changes["folded"] = orjson.dumps(sorted(set(req.folded or ()))).decode()
     if changes:
         await ctx.change_profile(ctx.principal.user_key, changes)
     return await _account(ctx)
@@ -353,7 +358,7 @@ async def _publish_presence_to(ctx: Context, viewer: UserRow) -> None:
     caller = await ctx.auth.user(ctx.principal.username)
     shown = ctx.shown(caller, (await ctx.presence({caller.key: caller.last_seen}, to=viewer.key))[caller.key])
     for event, model in (("presence", Presence), ("profile", ProfileChanged)):
-        ctx.hub.notify(viewer.key, event, {name: shown[name] for name in model.model_fields})
+        ctx.hub.notify(viewer.key, event, {name: shown[name] for name in model.model_fields if name in shown})
 
 
 @action("get_blocks", http="GET /api/blocks", limit=Limit.READS)

@@ -221,10 +221,12 @@ class Context:
         return fields | {"status": None, "do_not_disturb_until": None} if seen.hidden else fields
 
     async def change_profile(self, user_key: int, changes: Mapping[str, Any]) -> None:
-        """Change columns of a user's profile, and publish it."""
+        """Change columns of a user's profile, and publish it; `folded` to the user's own devices only."""
         user = await self.db.write(partial(users.set_profile, user_key=user_key, changes=changes))
-        self.hub.notify(user_key, "profile", views.profile(user, self.now))
-        self.hub.presence.profile_changed(user_key)
+        own = {"folded": views.folded(user)} if "folded" in changes else {}
+        self.hub.notify(user_key, "profile", views.profile(user, self.now) | own)
+        if changes.keys() - own.keys():
+            self.hub.presence.profile_changed(user_key)
 
     async def room_online(self, room_key: int) -> tuple[Snapshot, list[str]]:
         """A room as the caller sees it, and its members who are online, sorted.

@@ -73,6 +73,8 @@ def _line(kind: str, record: dict[str, Any]) -> ExportLine:
     for name in _TIMES:
         if record.get(name) is not None:
             record[name] = timestamp(record[name])
+    if kind == "profile":
+        record["folded"] = orjson.loads(record["folded"] or "[]")
     return ExportLine.model_validate({"type": kind, **record})
 
 

@@ -136,10 +136,13 @@ class Presence(View):
 class ProfileChanged(View):
     """A user has changed their profile. Sent to whom presence is sent, and to the user's own connections."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)  # `folded` may be left out
+
     username: str
     display_name: str | None
     status: UserStatus | None
     do_not_disturb_until: Timestamp | None = Field(description=DO_NOT_DISTURB)
+    folded: list[str] | None = Field(default=None, description="To the user's own connections only, if it changed")
 
 
 class Closing(View):

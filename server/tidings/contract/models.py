@@ -211,6 +211,10 @@ class UserStatus(View):
     until: Timestamp | None = Field(description="null: until it is changed")
 
 
+FOLDED = (
+    "The folded sections of the user's list of rooms: `unread`, `favourites`, `direct`, `topics`, or `own ` and the"
+    " name of one of the user's own"
+)
 DO_NOT_DISTURB = "Until then the user's clients do not ring or notify; null: they do"
 
 
@@ -246,6 +250,7 @@ class Account(Profile):
     """The caller's own profile."""
 
     admin: bool = Field(description="Whether the caller is an administrator")
+    folded: list[str] = Field(default=[], description=FOLDED)
 
 
 class UserToken(View):

@@ -7,8 +7,10 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, model_validator
 
 from tidings.contract.actions import NO_NUL, Emoji, Limit500, Payload, Seconds, Username
+from tidings.contract.models import FOLDED
 
 DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL, strip_whitespace=True)]
+Folded = Annotated[str, StringConstraints(min_length=1, max_length=68, pattern=NO_NUL)]
 
 
 class GetProfile(Payload):
@@ -36,6 +38,9 @@ class SetProfile(Payload):
     status: SetStatus | None = None
     do_not_disturb: Seconds | None = Field(
         default=None, description="Seconds, in which clients do not ring or notify", examples=[3600]
+    )
+    folded: Annotated[list[Folded], Field(max_length=500)] | None = Field(
+        default=None, description=f"{FOLDED}. Kept for the user's own devices", examples=[["topics", "own Trabajo"]]
     )
 
 

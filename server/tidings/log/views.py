@@ -49,6 +49,12 @@ def profile(user: UserRow | MemberRow, now: int) -> dict[str, Any]:
     }
 
 
+def folded(user: UserRow) -> list[str]:
+    """The folded sections of the user's own list of rooms."""
+    sections: list[str] = [] if user.folded is None else orjson.loads(user.folded)
+    return sections
+
+
 class RoomName(NamedTuple):
     """The constant fields of a room that each of its entries carries on the wire."""
 

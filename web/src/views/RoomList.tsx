@@ -31,7 +31,6 @@ const Elsewhere = lazy(
 
 /** The height of most rows, as in sidebar.css */
 const ROW = 2 * Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
-const FOLDED = "tidings.folded";
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 const NAMES: Record<string, { title: string; add?: string }> = {
   unread: { title: m("Unread") },
@@ -56,7 +55,8 @@ export function RoomList({
   const connected = useView((view) => view.status.is === "online");
   const me = useView((view) => view.state.me);
   const [filter, setFilter] = useState("");
-  const [folded, fold] = useFolded();
+  const folded = useView((view) => view.folded);
+  const client = useClient();
   const shownFilter = useDeferredValue(filter);
   const lines = useMemo(
     () => linesOf(rooms, { filter: shownFilter, folded, current: room_id, me }),
@@ -185,7 +185,7 @@ export function RoomList({
                   key={line.section}
                   section={line.section}
                   folded={line.folded}
-                  onFold={() => fold(line.section)}
+                  onFold={() => void client.folded.set(toggled(folded, line.section))}
                   onNew={() => onNew(line.section)}
                 />
               ) : (
@@ -366,22 +366,10 @@ function Heading({
   );
 }
 
-/** The folded sections, stored across reloads. */
-function useFolded(): [ReadonlySet<Section>, (section: Section) => void] {
-  const [folded, setFolded] = useState<ReadonlySet<Section>>(() => {
-    try {
-      return new Set(JSON.parse(localStorage.getItem(FOLDED) ?? "[]") as Section[]);
-    } catch {
-      return new Set(); // of an earlier version of the page
-    }
-  });
-  const fold = (section: Section) => {
-    const next = new Set(folded);
-    if (!next.delete(section)) next.add(section);
-    localStorage.setItem(FOLDED, JSON.stringify([...next]));
-    setFolded(next);
-  };
-  return [folded, fold];
+function toggled(sections: ReadonlySet<string>, section: Section): Set<string> {
+  const next = new Set(sections);
+  if (!next.delete(section)) next.add(section);
+  return next;
 }
 
 function indexOf(lines: readonly Line[], room_id: string | null): number | null {

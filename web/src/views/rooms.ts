@@ -24,7 +24,7 @@ export type Line =
 export interface Shown {
   /** Only rooms whose name contains this; empty: all */
   readonly filter: string;
-  readonly folded: ReadonlySet<Section>;
+  readonly folded: ReadonlySet<string>;
   /** The room that is open */
   readonly current: string | null;
   readonly me: string;
