@@ -57,7 +57,7 @@ async def test_register_login_me_refresh_and_logout_over_http(server: RunningNod
     assert login.json()["user"] == profile
     headers = _bearer(login.json()["token"])
     me = await http.get("/api/me", headers=headers)
-    assert (me.status_code, me.json()) == (200, {**profile, "admin": False})
+    assert (me.status_code, me.json()) == (200, {**profile, "admin": False, "folded": []})
 
     refreshed = await http.post("/api/refresh", headers=headers)
     assert refreshed.status_code == 200
