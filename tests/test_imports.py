@@ -64,7 +64,6 @@ ALLOWED: dict[str, set[str]] = {
     "tidings.push": {
         "tidings.__version__",
         "tidings.contract",
-        "tidings.log.views",
         "tidings.supervision",
         "tidings.transport.outgoing",
         "tidings_db",
@@ -305,7 +304,7 @@ ONLY_IN: dict[str, set[str]] = {
     "starlette": {"tidings.app", "tidings.gateways", "tidings.transport"},
     "pydantic_settings": {"tidings.settings"},
     "opentelemetry": {"tidings.monitoring.traces"},
-    "webpush": {"tidings.push.web"},
+    "webpush": {"tidings.push.encryption"},
     "os.environ": {"tidings.settings", "tidings.testing", "tidings_chat"},
     "os.environb": {"tidings.settings", "tidings_chat"},
     "os.getenv": {"tidings.settings", "tidings_chat"},
