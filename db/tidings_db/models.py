@@ -431,7 +431,7 @@ class Webhook(Base, table=True):
 
 
 class PushSubscription(Base, table=True):
-    """Where a user's notifications go to. It ends with its session."""
+    """An address for a user's notifications. It ends with its session."""
 
     __tablename__: ClassVar[Any] = "push_subscription"
 
@@ -441,7 +441,7 @@ class PushSubscription(Base, table=True):
     provider: str
     endpoint: str = Field(unique=True, description="Where to send to, as the provider understands it")
     keys: str = Field(sa_type=Text, description="JSON: what the provider needs beside it")
-    content: bool = Field(description="Whether notifications say who wrote what")
+    with_content: bool = Field(description="Whether notifications say who wrote what")
     created_at: int = _ms()
 
 

@@ -88,7 +88,7 @@ async def test_a_message_arrives_encrypted_and_signed_as_the_standards_say(
 async def test_a_subscription_without_content_says_neither_who_nor_what(
     server: RunningNode, browsers: Browsers, omar: Client, diego: Client
 ) -> None:
-    await browsers.subscribe(omar, "phone", content=False)
+    await browsers.subscribe(omar, "phone", with_content=False)
     sent = await diego.ask("message", username="omar", content="secreto")
     await browsers.service.until(lambda: browsers.service.accepted)
     [data] = await browsers.data()
@@ -292,7 +292,7 @@ async def test_a_subscription_can_be_changed_and_removed_and_there_are_at_most_t
     with pytest.raises(Refused) as refused:
         await browsers.subscribe(omar, "one-more")
     assert (refused.value.code, refused.value.details) == ("too_large", {"limit": 20})
-    changed = await browsers.subscribe(omar, "browser-7", content=False)
+    changed = await browsers.subscribe(omar, "browser-7", with_content=False)
     listed = (await omar.ask("get_push"))["subscriptions"]
     assert len(listed) == 20
     with pytest.raises(Refused) as refused:

@@ -426,13 +426,18 @@ class Actions:
         return await self._call(models.PushSubscriptions, "get_push", {})
 
     async def subscribe_push(
-        self, *, endpoint: str, keys: dict[str, str] = LEFT_OUT, content: bool = LEFT_OUT, provider: str = LEFT_OUT
+        self,
+        *,
+        endpoint: str,
+        keys: dict[str, str] = LEFT_OUT,
+        with_content: bool = LEFT_OUT,
+        provider: str = LEFT_OUT,
     ) -> models.PushSubscription:
         """Notify the caller of messages through a push service, until the session ends."""
         return await self._call(
             models.PushSubscription,
             "subscribe_push",
-            {"endpoint": endpoint, "keys": keys, "content": content, "provider": provider},
+            {"endpoint": endpoint, "keys": keys, "with_content": with_content, "provider": provider},
         )
 
     async def unsubscribe_push(self, *, subscription_id: str) -> None:

@@ -45,7 +45,7 @@ class SubscriptionRow(NamedTuple):
     provider: str
     endpoint: str
     keys: Mapping[str, str]
-    content: bool
+    with_content: bool
     created_at: int
     session_key: int
     user_agent: str | None
@@ -67,7 +67,7 @@ def _subscriptions(conn: Connection, now: int, *where: ColumnElement[bool]) -> l
             _SUBSCRIPTION.provider,
             _SUBSCRIPTION.endpoint,
             _SUBSCRIPTION["keys"],
-            _SUBSCRIPTION.content,
+            _SUBSCRIPTION.with_content,
             _SUBSCRIPTION.created_at,
             _SUBSCRIPTION.session_id,
             sessions.c.user_agent,
@@ -81,8 +81,8 @@ def _subscriptions(conn: Connection, now: int, *where: ColumnElement[bool]) -> l
         .order_by(_SUBSCRIPTION.created_at, _SUBSCRIPTION.id)
     )
     return [
-        SubscriptionRow(subscription_id, provider, endpoint, orjson.loads(keys), bool(content), *rest)
-        for subscription_id, provider, endpoint, keys, content, *rest in conn.execute(statement)
+        SubscriptionRow(subscription_id, provider, endpoint, orjson.loads(keys), bool(with_content), *rest)
+        for subscription_id, provider, endpoint, keys, with_content, *rest in conn.execute(statement)
     ]
 
 
@@ -106,7 +106,7 @@ def add(
     address: tuple[str, str, Mapping[str, str]],
     now: int,
     *,
-    content: bool,
+    with_content: bool,
 ) -> None:
     """Store a subscription, in place of an earlier one to the same endpoint. The first one begins at the heads.
 
@@ -128,7 +128,7 @@ def add(
             provider=provider,
             endpoint=endpoint,
             keys=orjson.dumps(dict(keys)).decode(),
-            content=content,
+            with_content=with_content,
             created_at=now,
         )
     )

@@ -46,7 +46,7 @@ async def subscribe_push(ctx: Context, req: SubscribePush) -> PushSubscription:
         secrets.token_urlsafe(9),
         req.provider,
         Address(req.endpoint, req.keys),
-        content=req.content,
+        with_content=req.with_content,
     )
 
 

@@ -559,11 +559,11 @@ class AdminWebhooks(View):
 
 
 class PushSubscription(View):
-    """Where the caller's notifications go to."""
+    """An address for the caller's notifications."""
 
     subscription_id: str
     provider: str
-    content: bool = Field(description="Whether notifications say who wrote what")
+    with_content: bool = Field(description="Whether notifications say who wrote what")
     created_at: Timestamp
     current: bool = Field(description="Whether it belongs to the session of this request")
     user_agent: str | None = Field(description="The `User-Agent` of the sign-in of its session")
@@ -577,7 +577,7 @@ class PushSubscriptions(View):
 
 
 class PushNotification(View):
-    """What a subscription is sent, encrypted: the newest message of a room that the user has not read."""
+    """The content of a notification: the newest message of a room that the user has not read."""
 
     room_id: str
     title: str | None = Field(default=None, description="The name of the topic, or the title of the group")

@@ -28,7 +28,7 @@ class SubscribePush(Payload):
             }
         ],
     )
-    content: bool = Field(default=True, description="Whether notifications say who wrote what")
+    with_content: bool = Field(default=True, description="Whether notifications say who wrote what")
     provider: Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=NO_NUL)] = Field(
         default="web", description="`web`, or another one of this server", examples=["web"]
     )

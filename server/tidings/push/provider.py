@@ -1,8 +1,8 @@
-"""What a provider of push notifications is: one function."""
+"""A provider of push notifications: one function."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from tidings.transport.outgoing import DeliveryResult
@@ -12,11 +12,11 @@ GONE = 404, 410
 
 
 class Address(NamedTuple):
-    """Where a subscription's notifications go to."""
+    """The address of a subscription."""
 
     endpoint: str
     keys: Mapping[str, str]
-    """What the provider needs beside it."""
+    """Further strings that the provider needs."""
 
 
 class Notification(NamedTuple):
@@ -39,6 +39,3 @@ class Provider(Protocol):
     """
 
     async def __call__(self, address: Address, notification: Notification, /) -> DeliveryResult: ...
-
-
-MakeProvider = Callable[[], Awaitable[Provider]]

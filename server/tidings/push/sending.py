@@ -160,7 +160,14 @@ class PushSender:
         return PushSubscriptions(public_key=key, subscriptions=[_view(row, session_key) for row in rows])
 
     async def subscribe(
-        self, user_key: int, session_key: int, subscription_id: str, provider: str, address: Address, *, content: bool
+        self,
+        user_key: int,
+        session_key: int,
+        subscription_id: str,
+        provider: str,
+        address: Address,
+        *,
+        with_content: bool,
     ) -> PushSubscription:
         """Add a subscription. Raises `invalid`, `forbidden` if push is off, or `too_large`."""
         if not self.enabled:
@@ -178,7 +185,7 @@ class PushSender:
                 message = f"you have {MAX_SUBSCRIPTIONS} subscriptions already"
                 raise ActionError(ErrorCode.TOO_LARGE, message, limit=MAX_SUBSCRIPTIONS)
             owner = user_key, session_key
-            push.add(conn, subscription_id, owner, (provider, *address), now, content=content)
+            push.add(conn, subscription_id, owner, (provider, *address), now, with_content=with_content)
             return push.subscription(conn, subscription_id, now)
 
         row = await self._db.write(add)
@@ -338,7 +345,7 @@ def _view(row: SubscriptionRow, session_key: int) -> PushSubscription:
     return PushSubscription(
         subscription_id=row.id,
         provider=row.provider,
-        content=row.content,
+        with_content=row.with_content,
         created_at=timestamp(row.created_at),
         current=row.session_key == session_key,
         user_agent=row.user_agent,
@@ -352,7 +359,7 @@ def _topic(delivery: DeliveryRow) -> str:
 
 
 def _prepare(conn: Transaction, delivery: DeliveryRow, now: int) -> _Prepared | None:
-    """What to send; None: nothing, as of now (ms)."""
+    """The notification to send, as of now (ms); None: nothing is to be sent any more."""
     subscription = push.subscription(conn, delivery.subscription_id, now)
     if subscription is None or (subscription.do_not_disturb_until or 0) > now:
         return None
@@ -364,7 +371,7 @@ def _prepare(conn: Transaction, delivery: DeliveryRow, now: int) -> _Prepared | 
     if message is None or message.created_at < now - TTL_S * 1000:
         return None
     data: dict[str, Any] = {"unread": push.unread(conn, user_key)}
-    if subscription.content:
+    if subscription.with_content:
         sender = users.by_id(conn, [message.sender_key])[message.sender_key]
         data |= {
             "room_id": found.room.room_id,
