@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from tests.push.browsers import Browsers
+from tests.push.conftest import FAST
 from tests.support.client import connected
-from tests.support.node import NO_TLS
+from tests.support.node import NO_TLS, running_node
 from tests.support.process import ServerProcess
 from tests.webhooks.receiver import Request
 
@@ -65,3 +66,31 @@ async def test_every_message_is_notified_of_though_the_server_is_killed_twenty_t
                     await browsers.service.until(lambda count=count: len(browsers.service.accepted) > count)  # type: ignore[misc]
     finally:
         await server.kill()
+
+
+async def test_two_nodes_share_the_work_and_one_goes_on_without_the_other(
+    postgresql_url: str, tmp_path: Path, browsers: Browsers
+) -> None:
+    async with (
+        running_node(postgresql_url, tmp_path / "one", options=FAST, push="private") as one,
+        running_node(postgresql_url, tmp_path / "two", options=FAST, push="private") as two,
+        connected(one.url, await one.register("omar")) as omar,
+        connected(two.url, await two.register("diego")) as diego,
+    ):
+        await browsers.subscribe(omar, "phone")
+        assert (await diego.ask("get_push"))["public_key"] == (await omar.ask("get_push"))["public_key"]
+
+        async def notified(number: int) -> set[str]:
+            """The rooms of which omar is notified, after a message from each node in a room of its own."""
+            groups = [await diego.ask("create_conversation", usernames=["omar"], title=f"{number}") for _ in range(2)]
+            ids = {group["room_id"] for group in groups}
+            for group in groups:
+                await diego.ask("message", room_id=group["room_id"], content="hola")
+            await browsers.service.until(lambda: len(browsers.service.accepted) >= 2)
+            rooms = {data["room_id"] for data in await browsers.data()}
+            browsers.service.accepted.clear()
+            return rooms - ids | ids - rooms
+
+        assert [await notified(number) for number in range(5)] == [set()] * 5
+        await one.node.push.stop()
+        assert [await notified(number) for number in range(3)] == [set()] * 3

@@ -169,8 +169,8 @@ async function reply({ room_id, thread, open, seq }: Shown, content: string): Pr
 async function openPage(target: string): Promise<void> {
   const [window] = await worker.clients.matchAll({ type: "window" });
   if (window === undefined) return void (await worker.clients.openWindow(target));
-  await window.focus();
   window.postMessage({ open: target });
+  await window.focus();
 }
 
 worker.addEventListener("push", (event) => {

@@ -99,6 +99,16 @@ def any_subscription(conn: Connection) -> bool:
     return bool(conn.execute(select(exists().where(_SUBSCRIPTION.id.is_not(None)))).scalar_one())
 
 
+def lock(conn: Connection) -> None:
+    """Let nobody else add a subscription until the end of the transaction. The first one begins at the heads.
+
+    Else an append between two first ones would be skipped.
+    """
+    claim(conn, [CONSUMER], wait=True)
+    if not any_subscription(conn):
+        consumers.begin(conn, CONSUMER)
+
+
 def add(
     conn: Connection,
     subscription_id: str,
@@ -108,15 +118,12 @@ def add(
     *,
     with_content: bool,
 ) -> None:
-    """Store a subscription, in place of an earlier one to the same endpoint. The first one begins at the heads.
+    """Store a subscription after `lock`, in place of an earlier one to the same endpoint.
 
     Args:
         session: the keys of the user and of the session.
         address: the provider, the endpoint and its keys.
     """
-    claim(conn, [CONSUMER], wait=True)  # else an append between two first ones would be skipped
-    if not any_subscription(conn):
-        consumers.begin(conn, CONSUMER)
     user_key, session_key = session
     provider, endpoint, keys = address
     remove(conn, _SUBSCRIPTION.endpoint == endpoint)
@@ -136,7 +143,8 @@ def add(
 
 def remove(conn: Connection, *where: ColumnElement[bool]) -> bool:
     """Delete subscriptions with what is to be sent to them. Returns False if there is none."""
-    found = list(conn.scalars(select(_SUBSCRIPTION.id).where(*where)))
+    wanted = select(_SUBSCRIPTION.id).where(*where).order_by(_SUBSCRIPTION.id)
+    found = list(conn.scalars(wanted.with_for_update()))  # before their deliveries, as a step does
     for ids in chunked(found):
         conn.execute(delete(push_deliveries).where(_DELIVERY.subscription_id.in_(ids)))
         conn.execute(delete(push_subscriptions).where(_SUBSCRIPTION.id.in_(ids)))
@@ -196,16 +204,24 @@ class Reader(NamedTuple):
     blocked: Collection[int]
     """The users whom the member has blocked."""
 
-    def is_wanted(self, kind: str, message: EntryRow) -> bool:
-        """Whether to notify of a message in a room of the kind: as the page does (`isWanted` in notifications.ts)."""
+    def is_wanted(self, kind: str, message: EntryRow, mentions: Mapping[int, Collection[str]]) -> bool:
+        """Whether to notify of a message in a room of the kind: as the page does (`isWanted` in notifications.ts).
+
+        `mentions`: see `mentions_of`.
+        """
         if message.deleted or message.state in STREAMING or message.sender_key == self.user_key:
             return False
         notify = self.notify or ("mentions" if kind == "topic" else "all")
         if notify == "nothing" or message.sender_key in self.blocked:
             return False
-        if message.body and self.username in orjson.loads(message.body):
+        if self.username in mentions.get(message.seq, ()):
             return True
         return notify == "all" if message.thread is None else message.thread in self.followed
+
+
+def mentions_of(messages: Iterable[EntryRow]) -> dict[int, frozenset[str]]:
+    """The users whom each message mentions, by its seq."""
+    return {message.seq: frozenset(orjson.loads(message.body)) for message in messages if message.body}
 
 
 def readers(
@@ -213,7 +229,7 @@ def readers(
 ) -> list[tuple[str, Reader]]:
     """The subscriptions of a room (its key and kind) with their users, who may want some of the messages."""
     room_key, kind = room
-    names = {name for message in messages if message.body for name in orjson.loads(message.body)}
+    names = frozenset().union(*mentions_of(messages).values())
     threads = {message.thread for message in messages if message.thread is not None}
     began = and_(thread_followers.c.room_id == entries.c.room_id, thread_followers.c.seq == entries.c.seq)
     following = (
@@ -294,9 +310,9 @@ def read_step(conn: Connection, room_keys: Iterable[int], limit: int, max_bytes:
             entry for entry in written if entry is not None and entry.kind == "message" and entry.created_at >= since
         ]
         if messages:
-            kind = kinds[place.room_key]
+            kind, mentions = kinds[place.room_key], mentions_of(messages)
             for subscription_id, reader in readers(conn, (place.room_key, kind), messages):
-                seqs = [message.seq for message in messages if reader.is_wanted(kind, message)]
+                seqs = [message.seq for message in messages if reader.is_wanted(kind, message, mentions)]
                 if seqs:
                     wanted.append(Wanted(subscription_id, place.room_key, min(seqs), max(seqs)))
     return Step(moves, wanted, unread)
@@ -405,6 +421,7 @@ def newest_wanted(conn: Connection, delivery: DeliveryRow, kind: str, read_seq: 
     page = log.PageOf(delivery.room_key, delivery.last_seq + 1, None, _CANDIDATES, 1024 * 1024)
     found, _ = log.messages(conn, page)
     messages = [message for message in found if message.seq >= delivery.first_seq]
+    mentions = mentions_of(messages)
     of_subscription = _SUBSCRIPTION.id == delivery.subscription_id
     room = delivery.room_key, kind
     for _, reader in readers(conn, room, messages, of_subscription) if messages else ():
@@ -415,7 +432,7 @@ def newest_wanted(conn: Connection, delivery: DeliveryRow, kind: str, read_seq: 
                 is_read = (message.replies or 0) <= replies_read[message.thread]
             else:
                 is_read = message.seq <= read_seq
-            if not is_read and reader.is_wanted(kind, message):
+            if not is_read and reader.is_wanted(kind, message, mentions):
                 return message
     return None
 

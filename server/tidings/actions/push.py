@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+from functools import partial
 
 from tidings.actions.context import Context
 from tidings.actions.dispatch import action
@@ -11,15 +11,17 @@ from tidings.contract.actions import NoPayload
 from tidings.contract.errors import ErrorCode
 from tidings.contract.models import Empty, PushSubscription, PushSubscriptions
 from tidings.contract.push import PushSubscriptionRef, SubscribePush
+from tidings.push import managing
+from tidings.push.managing import MAX_SUBSCRIPTIONS
 from tidings.push.provider import Address
-from tidings.push.sending import MAX_SUBSCRIPTIONS
 
 
 @action("get_push", http="GET /api/push", limit=Limit.READS)
 async def get_push(ctx: Context, req: NoPayload) -> PushSubscriptions:
     """Get the caller's push subscriptions, and the key with which a browser makes one."""
-    caller = ctx.principal
-    return await ctx.parts.push.subscriptions(caller.user_key, caller.session_key)
+    caller, now = ctx.principal, ctx.now
+    subscriptions = await ctx.db.read(lambda conn: managing.listed(conn, caller.user_key, caller.session_key, now))
+    return PushSubscriptions(public_key=await ctx.parts.push.public_key(), subscriptions=subscriptions)
 
 
 @action(
@@ -39,15 +41,20 @@ async def subscribe_push(ctx: Context, req: SubscribePush) -> PushSubscription:
     Of mentions, of direct messages, and of rooms as the caller's preferences say. It replaces an earlier subscription
     to the same endpoint.
     """
-    caller = ctx.principal
-    return await ctx.parts.push.subscribe(
-        caller.user_key,
-        caller.session_key,
-        secrets.token_urlsafe(9),
-        req.provider,
-        Address(req.endpoint, req.keys),
+    sender, caller, now = ctx.parts.push, ctx.principal, ctx.now
+    address = sender.check(req.provider, Address(req.endpoint, req.keys))
+    subscribe = partial(
+        managing.subscribe,
+        user_key=caller.user_key,
+        session_key=caller.session_key,
+        provider=req.provider,
+        address=address,
+        now=now,
         with_content=req.with_content,
     )
+    subscription = await ctx.db.write(subscribe)
+    sender.check_soon()
+    return subscription
 
 
 @action(
@@ -59,5 +66,6 @@ async def subscribe_push(ctx: Context, req: SubscribePush) -> PushSubscription:
 )
 async def unsubscribe_push(ctx: Context, req: PushSubscriptionRef) -> Empty:
     """Remove a push subscription."""
-    await ctx.parts.push.unsubscribe(ctx.principal.user_key, req.subscription_id)
+    caller_key = ctx.principal.user_key
+    await ctx.db.write(lambda conn: managing.unsubscribe(conn, caller_key, req.subscription_id))
     return Empty()

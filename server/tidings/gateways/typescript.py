@@ -35,7 +35,12 @@ _RENAMED: Final = {"Error": "ActionError"}
 def render(registry: Registry) -> str:
     """Return the text of a module of types."""
     requests: list[type[BaseModel]] = [*(action.request for action in registry), ConnectAuth, *_BASES]
-    sent = [*(action.response for action in registry), *EVENTS.values(), Error, PushNotification]
+    sent: list[type[BaseModel]] = [
+        *(action.response for action in registry),
+        *EVENTS.values(),
+        Error,
+        PushNotification,
+    ]
     components = Schemas(received=requests, sent=sent)
     parts = [_HEAD, *(_declared(name, components) for name in sorted(components.components)), *_maps(registry)]
     return "\n".join(parts)

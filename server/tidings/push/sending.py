@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings.contract.errors import ActionError, ErrorCode, invalid, not_found
-from tidings.contract.models import PushNotification, PushSubscription, PushSubscriptions, timestamp
+from tidings.contract.errors import ActionError, ErrorCode, invalid
+from tidings.contract.models import PushNotification
 from tidings.push.provider import GONE, Address, Notification, Provider
 from tidings.push.web import WebPushProvider, check_address, new_key, public_key
 from tidings.supervision import Loop, spawn
@@ -43,11 +43,9 @@ logger = logging.getLogger("tidings.push")
 
 WEB = "web"
 """The name of the provider for browsers."""
-MAX_SUBSCRIPTIONS = 20
-"""Subscriptions of one user."""
 WAIT_S = 5.0
 """The wait after a message: who reads it meanwhile, on any device, is not notified of it."""
-CHECK_S = 5.0
+CHECK_S = 15.0
 """The interval at which all rooms are compared with the cursors: other nodes commit without notice here."""
 DELAY_S = 0.25
 """The wait after a commit; entries that are committed meanwhile are read in the same step."""
@@ -152,52 +150,17 @@ class PushSender:
 
     # -- subscriptions -----------------------------------------------------------------------------------------------
 
-    async def subscriptions(self, user_key: int, session_key: int) -> PushSubscriptions:
-        """The subscriptions of a user, as a session of theirs sees them."""
-        now = int(self._clock() * 1000)
-        rows = await self._db.read(lambda conn: push.of_user(conn, user_key, now))
-        key = public_key(await self._key()) if self.enabled else None
-        return PushSubscriptions(public_key=key, subscriptions=[_view(row, session_key) for row in rows])
-
-    async def subscribe(
-        self,
-        user_key: int,
-        session_key: int,
-        subscription_id: str,
-        provider: str,
-        address: Address,
-        *,
-        with_content: bool,
-    ) -> PushSubscription:
-        """Add a subscription. Raises `invalid`, `forbidden` if push is off, or `too_large`."""
+    def check(self, provider: str, address: Address) -> Address:
+        """An address as it is stored. Raises `invalid`, or `forbidden` if push notifications are off."""
         if not self.enabled:
             raise ActionError(ErrorCode.FORBIDDEN, "push notifications are off on this server")
         if provider not in self._providers:
             raise invalid("provider", "no such provider")
-        if provider == WEB:
-            address = check_address(*address, private=self._web.private)
-        now = int(self._clock() * 1000)
+        return check_address(*address, private=self._web.private) if provider == WEB else address
 
-        def add(conn: Transaction) -> SubscriptionRow | None:
-            users.lock(conn, user_key)
-            others = [row for row in push.of_user(conn, user_key, now) if row.endpoint != address.endpoint]
-            if len(others) >= MAX_SUBSCRIPTIONS:
-                message = f"you have {MAX_SUBSCRIPTIONS} subscriptions already"
-                raise ActionError(ErrorCode.TOO_LARGE, message, limit=MAX_SUBSCRIPTIONS)
-            owner = user_key, session_key
-            push.add(conn, subscription_id, owner, (provider, *address), now, with_content=with_content)
-            return push.subscription(conn, subscription_id, now)
-
-        row = await self._db.write(add)
-        if row is None:
-            raise ActionError(ErrorCode.TOKEN_REVOKED, "the session was withdrawn")
-        self.check_soon()
-        return _view(row, session_key)
-
-    async def unsubscribe(self, user_key: int, subscription_id: str) -> None:
-        """Remove a subscription. Raises `not_found`."""
-        if not await self._db.write(lambda conn: push.remove_one(conn, subscription_id, user_key)):
-            raise not_found("subscription")
+    async def public_key(self) -> str | None:
+        """The public part of the key that signs requests; None if push notifications are off."""
+        return public_key(await self._key()) if self.enabled else None
 
     async def _key(self) -> str:
         """The key that signs requests: the same on every node."""
@@ -339,17 +302,6 @@ class PushSender:
         pause = max(longest * random.uniform(0.5, 1.0), min(retry_after or 0.0, TTL_S))
         due_at = int((self._clock() + pause) * 1000)
         await self._db.write(lambda conn: push.retry(conn, delivery, due_at), Write.LAZY)
-
-
-def _view(row: SubscriptionRow, session_key: int) -> PushSubscription:
-    return PushSubscription(
-        subscription_id=row.id,
-        provider=row.provider,
-        with_content=row.with_content,
-        created_at=timestamp(row.created_at),
-        current=row.session_key == session_key,
-        user_agent=row.user_agent,
-    )
 
 
 def _topic(delivery: DeliveryRow) -> str:
