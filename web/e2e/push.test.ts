@@ -1,5 +1,6 @@
 /** Push notifications: the page subscribes, and the service worker shows what arrives. */
 import type { CDPSession } from "playwright-core";
+import { Account } from "./support/account.ts";
 import type { Person } from "./support/person.ts";
 import { expect, test } from "./support/world.ts";
 
@@ -63,8 +64,25 @@ test("a user switches them on and off in the settings, and hides the content", a
   expect(asked).toEqual({ userVisibleOnly: true, applicationServerKey: public_key });
   await omar.page.getByRole("checkbox", { name: "Show who wrote what" }).click();
   await expect.poll(subscribed).toMatchObject([{ with_content: false }]);
+
   await omar.page.getByRole("checkbox", { name: "Notify this device while the page is closed" }).click();
   await expect.poll(subscribed).toEqual([]);
+});
+
+test("they end with the session, and go on with the next one of the same user", async ({ person }) => {
+  const omar = await person("omar", { permissions: ["notifications"] });
+  await switchOn(omar);
+  const before = await omar.account();
+  const [{ subscription_id } = { subscription_id: "" }] = (await before.ask("get_push", {})).subscriptions;
+  await omar.page.getByRole("button", { name: "Close" }).click();
+  await before.ask("logout", {});
+  await omar.page.getByText("This session was signed out. Please sign in again.").waitFor();
+  await omar.signIn();
+  const kept = await omar.page.evaluate(() => localStorage.getItem("tidings.session"));
+  const after = new Account(omar.url, omar.name, (JSON.parse(kept ?? "null") as { token: string }).token);
+  const subscribed = async () => (await after.ask("get_push", {})).subscriptions;
+  await expect.poll(subscribed).toMatchObject([{ current: true, with_content: true }]);
+  expect((await subscribed())[0]?.subscription_id).not.toBe(subscription_id);
 });
 
 test("the service worker shows a message of a page in the background, and replaces the one of the same room", async ({

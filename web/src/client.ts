@@ -423,6 +423,8 @@ export class Client {
       await this.folded.load();
       await this.load.threads();
       await this.prefetch();
+      if (localStorage.getItem("tidings.push") !== null)
+        await import("./push.ts").then(({ renewPush }) => renewPush(this)).catch(() => undefined);
     } catch (error) {
       if (!(error instanceof TidingsError)) throw error; // the next connection asks again
     }

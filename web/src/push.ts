@@ -21,8 +21,12 @@ export interface WorkerNeeds {
   readonly texts: WorkerTexts;
 }
 
-/** Whether they are on here: the browser says so only asynchronously. */
+/** For whom they are on here. */
 const ON = "tidings.push";
+interface On {
+  readonly username: string;
+  readonly with_content: boolean;
+}
 /** As in sw.ts, which imports nothing. */
 const FILE = "push.json";
 const cacheName = () => `tidings-push ${new URL("./", window.location.href).pathname}`;
@@ -32,14 +36,38 @@ export function canPush(): boolean {
   return "serviceWorker" in navigator && "PushManager" in window && window.isSecureContext;
 }
 
+/** Null: they are off here. */
+function chosen(): On | null {
+  return JSON.parse(localStorage.getItem(ON) ?? "null") as On | null;
+}
+
 export function isPushOn(): boolean {
-  return localStorage.getItem(ON) !== null;
+  return chosen() !== null;
+}
+
+/**
+ * After a connect: keep them on if their user has signed in again, since they end with a session; switch them off if
+ * somebody else has. Raises a `TidingsError`.
+ */
+export async function renewPush(client: Client): Promise<void> {
+  const on = chosen();
+  if (on === null || on.username !== client.me) return switchPushOff();
+  await keepForWorker();
+  const { public_key, subscriptions } = await client.ask("get_push", {});
+  if (public_key !== null && !subscriptions.some(({ current }) => current))
+    await subscribe(client, public_key, on.with_content);
 }
 
 /** Call it when somebody presses: it asks for the permission. Raises a `TidingsError`. */
 export async function switchPushOn(client: Client, public_key: string, with_content: boolean): Promise<void> {
   if ((await askPermission()) !== "granted")
     throw noAnswer(m("Your browser blocks them. To turn them on, allow them in its settings for this page."));
+  await subscribe(client, public_key, with_content);
+  localStorage.setItem(ON, JSON.stringify({ username: client.me, with_content } satisfies On));
+  await keepForWorker();
+}
+
+async function subscribe(client: Client, public_key: string, with_content: boolean): Promise<void> {
   const { pushManager } = await navigator.serviceWorker.ready;
   const options = { userVisibleOnly: true, applicationServerKey: public_key };
   const subscription = await pushManager.subscribe(options).catch(async () => {
@@ -50,8 +78,6 @@ export async function switchPushOn(client: Client, public_key: string, with_cont
   });
   const { endpoint = "", keys = {} } = subscription.toJSON();
   await client.ask("subscribe_push", { endpoint, keys, with_content });
-  localStorage.setItem(ON, "");
-  await keepForWorker();
 }
 
 /** Forget them here. The server forgets them with `unsubscribe_push`, or when the session ends. */
@@ -63,7 +89,7 @@ export async function switchPushOff(): Promise<void> {
 }
 
 /** Keep what the service worker needs to show a message, and to send a reply. */
-export async function keepForWorker(): Promise<void> {
+async function keepForWorker(): Promise<void> {
   const session = loadSession();
   if (session === null) return;
   const needs: WorkerNeeds = {

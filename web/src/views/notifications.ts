@@ -56,8 +56,6 @@ export function useNotifications(): void {
   );
   useEffect(() => {
     if (!("serviceWorker" in navigator)) return;
-    if (localStorage.getItem("tidings.push") !== null)
-      import("../push.ts").then(({ keepForWorker }) => keepForWorker()).catch(() => undefined);
     const listener = (event: MessageEvent) => {
       const target: unknown = event.data?.open;
       if (typeof target === "string") window.location.hash = new URL(target, window.location.href).hash;
