@@ -198,12 +198,12 @@ class PushSender:
 
     async def _work(self) -> None:
         now = self._clock()
-        if now >= self._next_ended:
-            await self._db.write(lambda conn: push.remove_ended(conn, int(now * 1000)), Write.LAZY)
-            self._next_ended = now + _ENDED_S
         if now >= self._next_check:
             await self._check()
             self._next_check = now + self._check_s
+        if self._active and now >= self._next_ended:
+            await self._db.write(lambda conn: push.remove_ended(conn, int(now * 1000)), Write.LAZY)
+            self._next_ended = now + _ENDED_S
         if self._behind:
             await self._step(list(islice(self._behind, _STEP_ROOMS)))
         if self._active and self._clock() >= self._due():
