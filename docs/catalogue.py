@@ -28,7 +28,7 @@ from babel.messages.pofile import read_po, write_po
 ROOT: Final = Path(__file__).resolve().parent.parent
 LOCALES: Final = ROOT / "client_demo/tidings_chat/locale"
 TERMINAL: Final = ROOT / "client_demo/tidings_chat"
-SERVER: Final = ("actions", "auth", "contract/permissions.py", "log", "gateways/rest.py")
+SERVER: Final = ("actions", "auth", "contract/permissions.py", "log", "push", "gateways/rest.py")
 """Where the errors begin that users see."""
 
 _MARKS: Final = {"t": (0,), "m": (0,), "n": (0, 1), "_command": (1, 2)}

@@ -62,7 +62,7 @@ _FOLDERS: Final = (
 _ORDER: Final = (
     *("register", "login", "refresh", "block", "get_blocks", "unblock", "get_sessions", "revoke_session"),
     *("create", "invite", "subscribe", "connect_to_room", "unsubscribe", "create_conversation", "set_title"),
-    *("message", "history", "edit", "react", "read"),
+    *("message", "history", "edit", "react", "read", "subscribe_push", "get_push", "unsubscribe_push"),
     *("mute", "set_role", "kick", "ban", "get_bans", "unban"),
 )
 """The order within the folders. The others follow, then those of `_LAST`."""
@@ -81,6 +81,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "register login": {"username": "memoor"},
     "get_profile admin_disable_user admin_enable_user admin_get_sessions admin_reset_password": {"username": "diego"},
     "revoke_session": {"session_id": "{{sessionId}}"},
+    "unsubscribe_push": {"subscription_id": "{{subscriptionId}}"},
     "channels_register channels_login": {"username": "ana"},
     "messenger_create_user messenger_login": {"Username": "eder"},
     "messenger_profile topics_token": {"Username": "diego", "username": "diego"},
@@ -97,6 +98,7 @@ _KEPT: Final = {
     "create_invitation_link": ("code", "code"),
     "message": ("messageId", "id"),
     "get_sessions": ("sessionId", "sessions.find((session) => !session.current)?.session_id"),
+    "subscribe_push": ("subscriptionId", "subscription_id"),
     "messenger_create_conversation": ("ConversationId", "Data"),
     "messenger_send": ("MessageId", "Data"),
 }

@@ -430,6 +430,39 @@ class Webhook(Base, table=True):
     disabled_reason: str | None = None
 
 
+class PushSubscription(Base, table=True):
+    """An address for a user's notifications. It ends with its session."""
+
+    __tablename__: ClassVar[Any] = "push_subscription"
+
+    id: str = Field(primary_key=True, description="Random")
+    user_id: int = _key(foreign_key="user.id", index=True)
+    session_id: int = _key(foreign_key="session.id", index=True)
+    provider: str
+    endpoint: str = Field(unique=True, description="Where to send to, as the provider understands it")
+    keys: str = Field(sa_type=Text, description="JSON: what the provider needs beside it")
+    with_content: bool = Field(description="Whether notifications say who wrote what")
+    created_at: int = _ms()
+
+
+class PushDelivery(Base, table=True):
+    """A room of which a subscription is to be notified; at most one notification, however many messages."""
+
+    __tablename__: ClassVar[Any] = "push_delivery"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_push_delivery_due_at", "due_at"),
+        Index("ix_push_delivery_room_id", "room_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    subscription_id: str = Field(foreign_key="push_subscription.id", primary_key=True)
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    first_seq: int = _ms(description="Of the oldest message that it is about")
+    last_seq: int = _ms(description="Of the newest one")
+    due_at: int = _ms(description="Sent at this time; while a node is sending: tried again, if that node dies")
+    attempts: int = 0
+
+
 class Instance(Base, table=True):
     """This database, and the copies that are restored from its backups: one row, see `tidings.log.epochs`."""
 
@@ -440,6 +473,7 @@ class Instance(Base, table=True):
     registration: str | None = Field(
         default=None, description="Who may create an account; None: as `TIDINGS_REGISTRATION` says"
     )
+    push_key: str | None = Field(default=None, description="PEM: signs the requests to push services")
 
 
 class Witness(Base, table=True):
@@ -562,6 +596,8 @@ echo_entries = _table(EchoEntry)
 consumer_cursors = _table(ConsumerCursor)
 reports = _table(Report)
 webhooks = _table(Webhook)
+push_subscriptions = _table(PushSubscription)
+push_deliveries = _table(PushDelivery)
 instances = _table(Instance)
 witnesses = _table(Witness)
 epoch_heads = _table(EpochHead)

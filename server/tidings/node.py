@@ -63,6 +63,7 @@ from tidings.monitoring.gauges import (
     register_fanout,
     register_log,
     register_process,
+    register_push,
     register_vitals,
     register_webhooks,
 )
@@ -71,6 +72,7 @@ from tidings.monitoring.memory import MemoryTrim
 from tidings.monitoring.metrics import Metrics
 from tidings.monitoring.traces import Traces
 from tidings.monitoring.vitals import Vitals
+from tidings.push.sending import PushSender
 from tidings.settings import MIGRATIONS_NEEDED, REDIS_NEEDS_POSTGRESQL, Settings, SettingsError
 from tidings.supervision import Periodic
 from tidings.transport.admission import MAX_HALF_OPEN
@@ -114,6 +116,8 @@ class NodeOptions:
     """Options of streams without appends (`silence_s`, `check_s`)."""
     webhooks: Mapping[str, Any] = field(default_factory=dict)
     """Options of the delivery of webhooks (`check_s`, `answer_s`, `first_retry_s`, `clock`)."""
+    push: Mapping[str, Any] = field(default_factory=dict)
+    """Options of push notifications (`providers`, `wait_s`, `check_s`, `claim_s`, `first_retry_s`, `clock`)."""
 
 
 HALF_OPEN_PER_SOURCE = 200
@@ -171,7 +175,14 @@ class Node:
         self.webhooks = Deliverer(
             self.database, self.id, private=settings.webhook_private == "on", **options.webhooks
         )
-        followers = self.indexer, self.webhooks
+        self.push = PushSender(
+            self.database,
+            contact=settings.push_contact or settings.public_contact,
+            enabled=settings.push != "off",
+            private=settings.push == "private",
+            **options.push,
+        )
+        followers = self.indexer, self.webhooks, self.push
         self.journal = Journal(self.database, self.delivery, self.cursors, followers, self.metrics, quotas)
         self.authors = StreamAuthors(self.journal, self.hub.streams)
         self.interruptions = Interruptions(
@@ -207,6 +218,7 @@ class Node:
             self.echo,
             self.indexer,
             self.webhooks,
+            self.push,
             health,
             self.authors,
             self.deletions,
@@ -236,6 +248,7 @@ class Node:
         register_log(self.metrics, self.journal, self.indexer)
         register_vitals(self.metrics, self.database, health, settings.data_dir)
         register_webhooks(self.metrics, self.webhooks)
+        register_push(self.metrics, self.push)
         register_fanout(self.metrics, self.hub, self.catch_up)
         register_process(self.metrics, self.auth, self.connections, half_open)
         self.memory_trim = MemoryTrim()
@@ -299,6 +312,8 @@ class Node:
             on_stop("the search index", self.indexer.stop)
             await self.webhooks.start()
             on_stop("webhooks", self.webhooks.stop)
+            await self.push.start()
+            on_stop("push notifications", self.push.stop)
             stack.callback(self.hub.typists.stop)
             on_stop("presence", self.hub.presence.stop)
             for part, periodic in self._periodic.items():

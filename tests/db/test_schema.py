@@ -35,6 +35,7 @@ WITHOUT_ROWID = {
     "member",
     "mute",
     "online",
+    "push_delivery",
     "read_marker",
     "thread_follower",
 }

@@ -143,6 +143,8 @@ OWN_REASONS: dict[str, Refusals] = {
     "block": {ErrorCode.INVALID: [MYSELF], ErrorCode.NOT_FOUND: [NOBODY]},
     "unblock": {ErrorCode.INVALID: [MYSELF], ErrorCode.NOT_FOUND: [NOBODY]},
     "revoke_session": {ErrorCode.NOT_FOUND: [{"session_id": "none"}]},
+    "subscribe_push": {ErrorCode.INVALID: [{"endpoint": "http://push.invalid/"}], ErrorCode.TOO_LARGE: [{}]},
+    "unsubscribe_push": {ErrorCode.NOT_FOUND: [{"subscription_id": "none"}]},
 }
 """The refusals of each action that depend neither on its room or message reference nor on rights in the room.
 
@@ -203,13 +205,21 @@ async def test_every_documented_refusal_can_be_provoked(sqlite_url: str, tmp_pat
             provoked[action] |= refused
     small = "rooms=1,topics=1,groups=1,links=1"
     async with (
-        running_node(sqlite_url, tmp_path, quotas=small) as node,
+        running_node(sqlite_url, tmp_path, quotas=small, push="off") as node,
         connected(node.url, tokens["diego"]) as diego,
     ):
+        assert await _refusal(diego, "subscribe_push", _subscription(0)) == ErrorCode.FORBIDDEN
+        provoked["subscribe_push"].add(ErrorCode.FORBIDDEN)
         for action, payload in TOO_MANY.items():
             assert await _refusal(diego, action, payload) == ErrorCode.TOO_LARGE, action
             provoked[action].add(ErrorCode.TOO_LARGE)
     assert provoked == {action.name: set(action.refusals) for action in REGISTRY}
+
+
+def _subscription(number: int) -> dict[str, Any]:
+    """The payload of one of diego's subscriptions, to an endpoint of its own."""
+    (subscribe,) = (action for action in REGISTRY if action.name == "subscribe_push")
+    return example(subscribe) | {"endpoint": f"https://push.invalid/{number}"}
 
 
 async def _set_up(node: RunningNode, omar: Client, diego: Client, satoshi: Client, ana: Client) -> dict[str, str]:
@@ -234,6 +244,8 @@ async def _set_up(node: RunningNode, omar: Client, diego: Client, satoshi: Clien
     for name in ("prohibido", "vedado"):
         await omar.ask("ban", topic_name=name, username="diego")
 
+    for number in range(20):
+        await diego.ask("subscribe_push", _subscription(number))
     await diego.ask("create", ABIERTO)
     ids[OWN] = ids[FULL_OF_EMOJIS] = (await diego.ask("message", ABIERTO | {"content": "x"}))["id"]
     for name in (OWN_STREAM, LONGEST):

@@ -220,6 +220,13 @@ async def _manage_the_account(omar: Caller, anyone: Caller) -> None:
     assert sessions[0]["user_agent"] == f"python-httpx/{httpx.__version__}"
     await omar.ask("revoke_session", session_id=sessions[0]["session_id"])
     assert (await omar.ask("get_sessions"))["sessions"] == sessions[1:]
+    keys = {
+        "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+        "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+    }
+    subscribed = await omar.ask("subscribe_push", endpoint="https://push.invalid/", keys=keys)
+    assert (await omar.ask("get_push"))["subscriptions"] == [subscribed]
+    await omar.ask("unsubscribe_push", subscription_id=subscribed["subscription_id"])
     await omar.ask("change_password", password=PASSWORD, new_password="another password")
     assert (await omar.ask("get_sessions"))["sessions"] == sessions[1:2]
 

@@ -17,7 +17,8 @@ from tests.webhooks.conftest import FAST, Admin, GetAdmin
 from tests.webhooks.receiver import Receiver, Request, verify
 from tidings.contract.errors import ActionError
 from tidings.transport.addresses import is_public_address
-from tidings.webhooks.sending import DeliveryOutcome, Sender, check_events, check_url, new_secret
+from tidings.transport.outgoing import DeliveryOutcome, check_url
+from tidings.webhooks.sending import ALLOWED_BY, Sender, check_events, new_secret
 
 SECRET = new_secret()
 
@@ -66,8 +67,8 @@ def test_an_address_within_networks_is_refused_in_every_notation(address: str) -
     if "%" not in address:
         host = f"[{address}]" if ":" in address else address
         with pytest.raises(ActionError, match="public"):
-            check_url(f"https://{host}/hook", private=False)
-        assert check_url(f"http://{host}/hook", private=True)
+            check_url(f"https://{host}/hook", private=False, allowed_by=ALLOWED_BY)
+        assert check_url(f"http://{host}/hook", private=True, allowed_by=ALLOWED_BY)
     assert ipaddress.ip_address(address)
 
 
@@ -107,7 +108,7 @@ async def test_a_name_that_leads_inwards_later_is_refused_then(
     names = Names(monkeypatch, ["10.0.0.1", "127.0.0.1"])
     sender = Sender(private=False)
     url = receiver.url.replace("127.0.0.1", "hook.test").replace("http:", "https:")
-    assert check_url(url, private=False) == url
+    assert check_url(url, private=False, allowed_by=ALLOWED_BY) == url
     for count in (1, 2):
         assert (await sender.send(url, SECRET, "msg_1", b"{}")).outcome is DeliveryOutcome.FORBIDDEN
         assert names.asked == count
@@ -119,7 +120,7 @@ async def test_the_checked_address_is_connected_to_without_another_look_up(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = Names(monkeypatch, ["127.0.0.2"], ["127.0.0.1"])
-    monkeypatch.setattr("tidings.webhooks.sending.is_public_address", lambda address: address == "127.0.0.2")
+    monkeypatch.setattr("tidings.transport.outgoing.is_public_address", lambda address: address == "127.0.0.2")
     sender = Sender(private=False)
     url = receiver.url.replace("127.0.0.1", "hook.test").replace("http:", "https:")
     result = await sender.send(url, SECRET, "msg_1", b"{}")
@@ -240,7 +241,7 @@ BAD_URLS = (
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_a_url_that_is_not_possible_is_invalid(url: str) -> None:
     with pytest.raises(ActionError) as refused:
-        check_url(url, private=False)
+        check_url(url, private=False, allowed_by=ALLOWED_BY)
     assert refused.value.code == "invalid"
 
 

@@ -203,6 +203,8 @@ export class Client {
 
   /** Revoke the session and delete the user's data on this device. */
   async signOut(): Promise<void> {
+    if (localStorage.getItem("tidings.push") !== null)
+      await import("./push.ts").then(({ switchPushOff }) => switchPushOff()).catch(() => undefined);
     await this.ask("logout", {}).catch(() => undefined); // without a connection the token outlives us until it expires
     saveSession(null);
     keepLastRoom(null);
@@ -421,6 +423,8 @@ export class Client {
       await this.folded.load();
       await this.load.threads();
       await this.prefetch();
+      if (localStorage.getItem("tidings.push") !== null)
+        await import("./push.ts").then(({ renewPush }) => renewPush(this)).catch(() => undefined);
     } catch (error) {
       if (!(error instanceof TidingsError)) throw error; // the next connection asks again
     }

@@ -421,6 +421,29 @@ class Actions:
         """Skip the pending entries of a device, in all rooms or in one: its cursors move to the newest entry."""
         await self._call(models.Empty, "clear_pending", {"device": device, "room_id": room_id})
 
+    async def get_push(self) -> models.PushSubscriptions:
+        """Get the caller's push subscriptions, and the key with which a browser makes one."""
+        return await self._call(models.PushSubscriptions, "get_push", {})
+
+    async def subscribe_push(
+        self,
+        *,
+        endpoint: str,
+        keys: dict[str, str] = LEFT_OUT,
+        with_content: bool = LEFT_OUT,
+        provider: str = LEFT_OUT,
+    ) -> models.PushSubscription:
+        """Notify the caller of messages through a push service, until the session ends."""
+        return await self._call(
+            models.PushSubscription,
+            "subscribe_push",
+            {"endpoint": endpoint, "keys": keys, "with_content": with_content, "provider": provider},
+        )
+
+    async def unsubscribe_push(self, *, subscription_id: str) -> None:
+        """Remove a push subscription."""
+        await self._call(models.Empty, "unsubscribe_push", {"subscription_id": subscription_id})
+
     async def report(self, *, message_id: str, reason: str) -> None:
         """Report a message to those who moderate its room, and to the administrators."""
         await self._call(models.Empty, "report", {"message_id": message_id, "reason": reason})

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, bindparam, delete, func, select, update
+from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.engine import Connection
 
 from tidings_db.models import consumer_cursors, rooms
@@ -62,6 +62,7 @@ _CURSORS = (
     select(consumer_cursors.c.room_id, consumer_cursors.c.seq)
     .where(_OF_CONSUMER)
     .order_by(consumer_cursors.c.room_id)
+    .with_for_update(skip_locked=True)
 )
 _MOVE = (
     update(consumer_cursors)
@@ -70,13 +71,20 @@ _MOVE = (
 )
 
 
-_EXISTING = select(rooms.c.id).where(rooms.c.id.in_(bindparam("keys", expanding=True)))
+_EXISTING = (
+    select(rooms.c.id)
+    .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
+    .order_by(rooms.c.id)
+    .with_for_update(read=True, key_share=True)
+)
+"""Locked before the cursors, to avoid deadlocks with what deletes a room."""
 
 
 def advance(conn: Connection, consumer: str, moves: Mapping[int, tuple[int, int]]) -> set[int]:
-    """Move cursors, room -> (from, to), on SQLite. Returns the rooms in which the cursor had the expected value.
+    """Move cursors, room -> (from, to). Returns the rooms in which the cursor had the expected value.
 
-    In the other rooms it was moved meanwhile (retention), and stays unchanged. On PostgreSQL: `index_step.write`.
+    In the other rooms it was moved meanwhile (retention, another node), or is being moved, and stays unchanged. The
+    search index on PostgreSQL has its own statement: `index_step.write`.
     """
     existing = set(conn.scalars(_EXISTING, {"keys": sorted(moves)}))
     moves = {room_key: move for room_key, move in moves.items() if room_key in existing}
@@ -93,6 +101,13 @@ def advance(conn: Connection, consumer: str, moves: Mapping[int, tuple[int, int]
             _MOVE, [{"by": consumer, "room": room_key, "to": moves[room_key][1]} for room_key in sorted(moved)]
         )
     return moved
+
+
+def begin(conn: Connection, consumer: str) -> None:
+    """Set the consumer's cursors to the current heads of the rooms."""
+    conn.execute(delete(consumer_cursors).where(consumer_cursors.c.consumer == consumer))
+    heads = select(literal(consumer), rooms.c.id, rooms.c.last_seq).where(rooms.c.last_seq > 0)
+    conn.execute(insert(consumer_cursors).from_select(["consumer", "room_id", "seq"], heads))
 
 
 def skip(conn: Connection, consumer: str, room_key: int, seq: int) -> None:

@@ -27,7 +27,7 @@ from tidings_db.models import (
     users,
 )
 from tidings_db.names import name_key, skeleton, username_key
-from tidings_db.queries import export, feed
+from tidings_db.queries import export, feed, push
 from tidings_db.queries.users import claim_name
 
 
@@ -110,6 +110,7 @@ def end(conn: Connection, user_key: int, new_name: str) -> bool:
     locked = select(users.c.id).where(users.c.id == user_key, users.c.deletion.is_not(None)).with_for_update()
     if conn.execute(locked).first() is None:
         return False
+    push.remove_of_user(conn, user_key)
     for column in (
         read_markers.c.user_id,
         thread_followers.c.user_id,

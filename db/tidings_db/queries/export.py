@@ -18,6 +18,7 @@ from tidings_db.models import (
     entries,
     invitation_links,
     members,
+    push_subscriptions,
     read_markers,
     reports,
     rooms,
@@ -66,6 +67,15 @@ PARTS: Final[Mapping[str, Part]] = {
             devices.c.user_id == _USER
         ),
         (devices.c.id,),
+    ),
+    "push_subscription": Part(
+        select(
+            push_subscriptions.c.provider,
+            push_subscriptions.c.endpoint,
+            push_subscriptions.c.with_content,
+            push_subscriptions.c.created_at,
+        ).where(push_subscriptions.c.user_id == _USER),
+        (push_subscriptions.c.id,),
     ),
     "room": Part(
         select(

@@ -9,7 +9,7 @@ from sqlalchemy import and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.engine import Connection
 
 from tidings_db.models import bans, cursors, devices, echo_entries, invitation_links, mutes, sessions, users
-from tidings_db.queries import feed
+from tidings_db.queries import feed, push
 
 _BEFORE: Any = bindparam("before")
 
@@ -40,6 +40,7 @@ def ended_sessions(conn: Connection, before: int, limit: int) -> list[int]:
 
 
 def drop_sessions(conn: Connection, keys: Sequence[int]) -> None:
+    push.remove_of_sessions(conn, keys)
     conn.execute(delete(sessions).where(sessions.c.id.in_(keys)))
 
 

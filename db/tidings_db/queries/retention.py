@@ -18,7 +18,7 @@ from tidings_db.models import (
     rooms,
     thread_followers,
 )
-from tidings_db.queries import consumers, reports, search, threads, webhooks
+from tidings_db.queries import consumers, push, reports, search, threads, webhooks
 from tidings_db.queries.rows import RoomRow
 
 _NEWEST_ROOM = select(func.coalesce(func.max(rooms.c.id), 0))
@@ -115,6 +115,7 @@ def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool
             return True
     conn.execute(delete(epoch_heads).where(epoch_heads.c.room_id == room.key))
     consumers.forget(conn, room.key)
+    push.forget_room(conn, room.key)
     webhooks.forget_room(conn, room.key)
     conn.execute(delete(rooms).where(rooms.c.id == room.key))
     return False

@@ -35,6 +35,7 @@ from tidings.log.journal import Journal
 from tidings.log.rooms import OpenDirect
 from tidings.log.threads import NO_SUCH_MESSAGE
 from tidings.monitoring.vitals import Vitals
+from tidings.push.sending import PushSender
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
 from tidings_db.queries import blocks, keys, members, online, rooms, users
@@ -77,6 +78,7 @@ class Parts:
     echo: EchoChannel
     indexer: Indexer
     webhooks: Deliverer
+    push: PushSender
     health: Health
     authors: StreamAuthors
     deletions: Deletions

@@ -558,6 +558,37 @@ class AdminWebhooks(View):
     webhooks: list[AdminWebhook]
 
 
+class PushSubscription(View):
+    """An address for the caller's notifications."""
+
+    subscription_id: str
+    provider: str
+    with_content: bool = Field(description="Whether notifications say who wrote what")
+    created_at: Timestamp
+    current: bool = Field(description="Whether it belongs to the session of this request")
+    user_agent: str | None = Field(description="The `User-Agent` of the sign-in of its session")
+
+
+class PushSubscriptions(View):
+    public_key: str | None = Field(
+        description="What a browser needs to subscribe, as `applicationServerKey`; null: push notifications are off"
+    )
+    subscriptions: list[PushSubscription] = Field(description="The oldest first")
+
+
+class PushNotification(View):
+    """The content of a notification: the newest message of a room that the user has not read."""
+
+    room_id: str
+    title: str | None = Field(default=None, description="The name of the topic, or the title of the group")
+    seq: int
+    thread: str | None = Field(default=None, description="The id of the message that began its thread")
+    sender: str | None = Field(default=None, description="null: the subscription is without content")
+    display_name: str | None = Field(default=None, description="That of the sender")
+    text: str | None = Field(default=None, description="The begin of the message")
+    unread: int = Field(description="Unread messages in all rooms: for the badge")
+
+
 class WebhookTest(View):
     delivered: bool = Field(description="Whether it was answered 2xx")
     status: int | None = Field(description="The HTTP status of the answer; null: there was none")

@@ -12,6 +12,7 @@ from tidings.actions.dispatch import Action, Registry
 from tidings.contract.actions import ConnectAuth, RoomRef, SubjectInRoom
 from tidings.contract.errors import Error
 from tidings.contract.events import EVENTS
+from tidings.contract.models import PushNotification
 from tidings.gateways.schemas import Schema, Schemas, exactly_one
 
 _HEAD: Final = """\
@@ -34,7 +35,13 @@ _RENAMED: Final = {"Error": "ActionError"}
 def render(registry: Registry) -> str:
     """Return the text of a module of types."""
     requests: list[type[BaseModel]] = [*(action.request for action in registry), ConnectAuth, *_BASES]
-    components = Schemas(received=requests, sent=[*(action.response for action in registry), *EVENTS.values(), Error])
+    sent: list[type[BaseModel]] = [
+        *(action.response for action in registry),
+        *EVENTS.values(),
+        Error,
+        PushNotification,
+    ]
+    components = Schemas(received=requests, sent=sent)
     parts = [_HEAD, *(_declared(name, components) for name in sorted(components.components)), *_maps(registry)]
     return "\n".join(parts)
 

@@ -20,6 +20,7 @@ from tidings.log.views import EncodedEntry
 from tidings.monitoring.logs import Logs
 from tidings.monitoring.metrics import Metrics
 from tidings.monitoring.traces import Traces
+from tidings.push.sending import PushSender
 from tidings.transport.admission import HalfOpen
 from tidings.transport.tcp_connections import TcpConnections
 from tidings.webhooks.delivery import Deliverer
@@ -106,6 +107,16 @@ def register_webhooks(metrics: Metrics, webhooks: Deliverer) -> None:
         "tidings_webhook_behind_seconds",
         "Seconds for which the room that lags longest has had entries for a webhook",
         lambda: webhooks.lag,
+    )
+
+
+def register_push(metrics: Metrics, push: PushSender) -> None:
+    """Register the metrics of push notifications."""
+    metrics.counters(
+        "tidings_push_requests",
+        "Requests to push services",
+        ("outcome",),
+        lambda: {(outcome,): count for outcome, count in push.outcomes.items()},
     )
 
 

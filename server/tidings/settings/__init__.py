@@ -223,6 +223,16 @@ class Settings(BaseSettings):
         default="off",
         description="`on`: webhooks may use http, and addresses in private networks and on this machine",
     )
+    push: Literal["on", "off", "private"] = Field(
+        default="on",
+        description="Push notifications. `private`: endpoints may use http, and addresses in private networks and on"
+        " this machine",
+    )
+    push_contact: str = Field(
+        default="",
+        description="Where operators of push services reach those of this server: `mailto:ops@example.org` or an"
+        " `https:` address, as some services demand; empty: `TIDINGS_PUBLIC_URL`",
+    )
     durability: Literal["full", "normal"] = Field(
         default="full", description="`normal` survives a crash of the process, not of the machine"
     )
@@ -309,6 +319,13 @@ class Settings(BaseSettings):
         value = value.removesuffix("/").lower()
         if value and not _ORIGIN.fullmatch(value):
             raise ValueError("give an address like https://chat.example.org, without a path")
+        return value
+
+    @field_validator("push_contact")
+    @classmethod
+    def _check_push_contact(cls, value: str) -> str:
+        if value and not value.startswith(("mailto:", "https:")):
+            raise ValueError("give an address like mailto:ops@example.org or https://example.org")
         return value
 
     @field_validator("node_url")
@@ -398,6 +415,11 @@ class Settings(BaseSettings):
     def origins(self) -> list[str]:
         """Origins whose pages may connect, besides the origin of the requested host."""
         return [*self.cors_origins, *([self.public_url] if self.public_url else [])]
+
+    @property
+    def public_contact(self) -> str:
+        """The contact for push services, if none is configured."""
+        return self.public_url if self.public_url.startswith("https:") else "mailto:postmaster@localhost"
 
     @property
     def host_names(self) -> frozenset[str] | None:

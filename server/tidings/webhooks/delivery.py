@@ -25,16 +25,8 @@ from itertools import islice
 
 from tidings.log import views
 from tidings.supervision import Loop, spawn
-from tidings.webhooks.sending import (
-    ANSWER_S,
-    ANY_EVENT,
-    GONE,
-    DeliveryOutcome,
-    DeliveryResult,
-    Sender,
-    encode_body,
-    entry_id,
-)
+from tidings.transport.outgoing import ANSWER_S, DeliveryOutcome, DeliveryResult
+from tidings.webhooks.sending import ANY_EVENT, GONE, Sender, encode_body, entry_id
 from tidings_db.engine import Database, StoreUnavailable, Write
 from tidings_db.queries import webhooks
 from tidings_db.queries.webhooks import WebhookRow

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from sqlalchemy.engine import Connection as Transaction
 
 from tidings.contract.errors import invalid, not_found
-from tidings.webhooks.sending import check_events, check_url, new_secret
+from tidings.transport.outgoing import check_url
+from tidings.webhooks.sending import ALLOWED_BY, check_events, new_secret
 from tidings_db.names import name_key
 from tidings_db.queries import webhooks
 from tidings_db.queries.webhooks import WebhookRow
@@ -25,7 +26,8 @@ def create(
     """
     names = check_events(events)
     webhook_id = secrets.token_urlsafe(9)
-    webhooks.add(conn, webhook_id, check_url(url, private=private), new_secret(), names, room_key, now)
+    checked = check_url(url, private=private, allowed_by=ALLOWED_BY)
+    webhooks.add(conn, webhook_id, checked, new_secret(), names, room_key, now)
     return load(conn, webhook_id)
 
 

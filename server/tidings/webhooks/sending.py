@@ -5,23 +5,15 @@ The form is that of Standard Webhooks (https://www.standardwebhooks.com, version
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
 import re
 import secrets
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from enum import StrEnum
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
-import certifi
-import httpcore
 import orjson
 
 from tidings import __version__
@@ -29,74 +21,15 @@ from tidings.contract.administration import WEBHOOK_EVENT
 from tidings.contract.errors import invalid
 from tidings.contract.events import ENTRIES, EVENTS
 from tidings.contract.models import timestamp
-from tidings.transport.addresses import is_public_address
+from tidings.transport.outgoing import ANSWER_S, DeliveryResult, OutgoingRequests
 
-ANSWER_S = 15.0
-"""The longest that a request may take, the look-up of the name and the answer included."""
-MAX_ANSWER = 4096
-"""Bytes of an answer that are read, so that its connection can be used again. They are ignored."""
 GONE = 410
+ALLOWED_BY = "TIDINGS_WEBHOOK_PRIVATE"
+"""The setting that allows http and private networks."""
 PREFIX = "whsec_"
 ANY_EVENT = "*"
 TEST_EVENT = "webhook.test"
 _EVENT_NAME = re.compile(WEBHOOK_EVENT)
-_MAX_CONNECTIONS = 64
-_KEEP_S = 30.0
-_RESOLVERS = 4
-
-
-class DeliveryOutcome(StrEnum):
-    DELIVERED = "delivered"
-    REFUSED = "refused"
-    """The answer was not 2xx; redirects are not followed."""
-    TIMEOUT = "timeout"
-    UNREACHABLE = "unreachable"
-    FORBIDDEN = "forbidden"
-    """Its address is not public, or its URL is not https."""
-
-
-class DeliveryResult(NamedTuple):
-    outcome: DeliveryOutcome
-    reason: str
-    status: int | None = None
-
-    @property
-    def delivered(self) -> bool:
-        return self.outcome is DeliveryOutcome.DELIVERED
-
-
-class AddressForbidden(Exception):
-    """No address of the host is public."""
-
-
-def check_url(url: str, *, private: bool) -> str:
-    """A URL as a webhook may have it. Raises `invalid`.
-
-    Args:
-        private: whether it may be http, and in a private network.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port = "", None
-    if not host or port == 0 or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
-        raise invalid("url", "give an address like https://example.org/hook; international names in ASCII (xn--…)")
-    if parts.username is not None or parts.password is not None or parts.fragment:
-        raise invalid("url", "no user, password or fragment")
-    if parts.scheme != "https" and not (private and parts.scheme == "http"):
-        raise invalid("url", "only https" + (" and http" if private else ""))
-    if not private and _is_forbidden(host):
-        raise invalid("url", "not a public address (TIDINGS_WEBHOOK_PRIVATE)")
-    return url
-
-
-def _is_forbidden(address: str) -> bool:
-    """Whether it is an IP address that is not public."""
-    try:
-        return not is_public_address(address)
-    except ValueError:
-        return False
 
 
 def check_events(names: Iterable[str]) -> list[str]:
@@ -142,7 +75,7 @@ def sign(secret: str, message_id: str, seconds: int, body: bytes) -> str:
 
 
 class Sender:
-    """Sends requests. Its connections are kept open for a while; call `close` after use."""
+    """Sends requests of webhooks; call `close` after use."""
 
     def __init__(self, *, private: bool, answer_s: float = ANSWER_S, clock: Callable[[], float] = time.time) -> None:
         """
@@ -152,113 +85,25 @@ class Sender:
             clock: returns seconds since the epoch, for `webhook-timestamp`.
         """
         self.private = private
-        self._answer_s = answer_s
         self._clock = clock
-        self._backend = _CheckedBackend(private)
-        self._pool: httpcore.AsyncConnectionPool | None = None
-        self._opening = asyncio.Lock()
+        self._requests = OutgoingRequests(private=private, allowed_by=ALLOWED_BY, answer_s=answer_s)
 
     async def send(self, url: str, secret: str, message_id: str, body: bytes) -> DeliveryResult:
         """Send a request. Failures are results, not errors."""
-        if not (self.private or url.startswith("https:")):
-            return DeliveryResult(DeliveryOutcome.FORBIDDEN, "only https")
-        try:
-            async with asyncio.timeout(self._answer_s):
-                status = await self._post(url, secret, message_id, body)
-        except AddressForbidden as error:
-            return DeliveryResult(DeliveryOutcome.FORBIDDEN, str(error))
-        except (TimeoutError, httpcore.TimeoutException):
-            return DeliveryResult(DeliveryOutcome.TIMEOUT, f"no answer within {self._answer_s:g} s")
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError, UnicodeError) as error:
-            return DeliveryResult(DeliveryOutcome.UNREACHABLE, str(error) or type(error).__name__)
-        if 200 <= status < 300:
-            return DeliveryResult(DeliveryOutcome.DELIVERED, f"answered {status}", status)
-        return DeliveryResult(DeliveryOutcome.REFUSED, f"answered {status}", status)
+        seconds = int(self._clock())
+        headers = [
+            ("content-type", "application/json"),
+            ("user-agent", f"Tidings/{__version__}"),
+            ("webhook-id", message_id),
+            ("webhook-timestamp", str(seconds)),
+            ("webhook-signature", sign(secret, message_id, seconds, body)),
+        ]
+        return await self._requests.post(url, headers, body)
 
     async def test(self, webhook_id: str, url: str, secret: str) -> DeliveryResult:
         """Send an event `webhook.test`."""
         body = encode_body(TEST_EVENT, int(self._clock() * 1000), {"webhook_id": webhook_id})
         return await self.send(url, secret, "msg_" + secrets.token_urlsafe(18), body)
 
-    async def _post(self, url: str, secret: str, message_id: str, body: bytes) -> int:
-        async with self._opening:
-            if self._pool is None:
-                self._pool = httpcore.AsyncConnectionPool(
-                    ssl_context=await asyncio.to_thread(_tls_context),
-                    max_connections=_MAX_CONNECTIONS,
-                    max_keepalive_connections=_MAX_CONNECTIONS,
-                    keepalive_expiry=_KEEP_S,
-                    network_backend=self._backend,
-                )
-        seconds = int(self._clock())
-        headers = [
-            ("host", urlsplit(url).netloc),
-            ("content-type", "application/json"),
-            ("content-length", str(len(body))),
-            ("user-agent", f"Tidings/{__version__}"),
-            ("webhook-id", message_id),
-            ("webhook-timestamp", str(seconds)),
-            ("webhook-signature", sign(secret, message_id, seconds, body)),
-        ]
-        async with self._pool.stream("POST", url, headers=headers, content=body) as response:
-            size = 0
-            async for chunk in response.aiter_stream():
-                size += len(chunk)
-                if size > MAX_ANSWER:
-                    break
-            status: int = response.status
-            return status
-
     async def close(self) -> None:
-        self._backend.close()
-        if self._pool is not None:
-            await self._pool.aclose()
-            self._pool = None
-
-
-def _tls_context() -> ssl.SSLContext:
-    """Trusts the machine's certificates as well as certifi's, since an image may have none."""
-    context = ssl.create_default_context(cafile=certifi.where())
-    context.load_default_certs()
-    return context
-
-
-class _CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects only to public addresses: to the very address that was checked, so that a name cannot change."""
-
-    def __init__(self, private: bool) -> None:
-        self._private = private
-        self._network = httpcore.AnyIOBackend()
-        # Threads of its own: slow look-ups must not hold up what else runs in threads.
-        self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="tidings.webhooks")
-
-    def close(self) -> None:
-        self._resolvers.shutdown(wait=False, cancel_futures=True)
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._resolvers, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
-        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-        allowed = [address for address in addresses if self._private or is_public_address(address)]
-        if not allowed:
-            raise AddressForbidden(f"{host} is not a public address (TIDINGS_WEBHOOK_PRIVATE)")
-        for address in allowed[:-1]:
-            try:
-                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue
-        return await self._network.connect_tcp(allowed[-1], port, timeout, local_address, socket_options)
-
-    async def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
-        raise AddressForbidden("no Unix sockets")
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self._requests.close()

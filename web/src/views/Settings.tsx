@@ -5,6 +5,7 @@ import { chooseLanguage, chosenLanguage, LANGUAGES, type Language, m, t } from "
 import { chooseTheme, loadTheme, type Theme } from "../theme.ts";
 import { useWork } from "./form.tsx";
 import { askPermission, permission } from "./notifications.ts";
+import { Push } from "./Push.tsx";
 import {
   Administer,
   Blocked,
@@ -114,6 +115,7 @@ function Notifications() {
           {t("Allow notifications")}
         </button>
       )}
+      <Push onAsked={() => setAllowed(permission())} />
     </section>
   );
 }

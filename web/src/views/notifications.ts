@@ -30,6 +30,7 @@ export function Title({ room_id }: { room_id: string | null }): null {
   useEffect(() => {
     const write = () => {
       document.title = unread === 0 ? page : `(${unread > 999 ? "999+" : unread}) ${page}`;
+      navigator.setAppBadge?.(unread).catch(() => undefined);
       written.current = { page, at: performance.now() };
     };
     const early = page === written.current.page ? written.current.at + COUNTED_EVERY - performance.now() : 0;
@@ -82,12 +83,12 @@ function isWanted({ room_id, thread, mentions }: Message, { me, rooms, threads }
 
 async function show(message: Message, sender: string): Promise<void> {
   const title = message.topic_name === null ? sender : t("{sender} in {room}", { sender, room: message.topic_name });
-  const href = hrefTo(message.room_id, message.seq, message.thread);
+  const open = `./${hrefTo(message.room_id, message.seq, message.thread)}`;
   const options = {
     body: message.content.slice(0, 200),
     tag: message.room_id,
     icon: "icon-192.png",
-    data: `./${href}`,
+    data: { open, seq: message.seq },
   };
   const worker = "serviceWorker" in navigator ? await navigator.serviceWorker.getRegistration() : undefined;
   if (worker !== undefined) return worker.showNotification(title, options);
