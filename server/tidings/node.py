@@ -71,6 +71,7 @@ from tidings.monitoring.memory import MemoryTrim
 from tidings.monitoring.metrics import Metrics
 from tidings.monitoring.traces import Traces
 from tidings.monitoring.vitals import Vitals
+from tidings.previews.service import Previews
 from tidings.settings import MIGRATIONS_NEEDED, REDIS_NEEDS_POSTGRESQL, Settings, SettingsError
 from tidings.supervision import Periodic
 from tidings.transport.admission import MAX_HALF_OPEN
@@ -112,6 +113,8 @@ class NodeOptions:
     """Options of the echo channel (`answer_s`, `idle_s`)."""
     streams: Mapping[str, float] = field(default_factory=dict)
     """Options of streams without appends (`silence_s`, `check_s`)."""
+    previews: Mapping[str, Any] = field(default_factory=dict)
+    """Options of link previews (`private`, `fetch_s`, `clock`)."""
     webhooks: Mapping[str, Any] = field(default_factory=dict)
     """Options of the delivery of webhooks (`check_s`, `answer_s`, `first_retry_s`, `clock`)."""
 
@@ -171,6 +174,12 @@ class Node:
         self.webhooks = Deliverer(
             self.database, self.id, private=settings.webhook_private == "on", **options.webhooks
         )
+        self.previews = Previews(
+            self.database,
+            enabled=settings.link_previews == "on",
+            public_url=settings.public_url,
+            **options.previews,
+        )
         followers = self.indexer, self.webhooks
         self.journal = Journal(self.database, self.delivery, self.cursors, followers, self.metrics, quotas)
         self.authors = StreamAuthors(self.journal, self.hub.streams)
@@ -207,6 +216,7 @@ class Node:
             self.echo,
             self.indexer,
             self.webhooks,
+            self.previews,
             health,
             self.authors,
             self.deletions,
@@ -299,6 +309,7 @@ class Node:
             on_stop("the search index", self.indexer.stop)
             await self.webhooks.start()
             on_stop("webhooks", self.webhooks.stop)
+            on_stop("link previews", self.previews.stop)
             stack.callback(self.hub.typists.stop)
             on_stop("presence", self.hub.presence.stop)
             for part, periodic in self._periodic.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.client import connected
+from tests.support.look_ups import Names
 from tests.support.node import RunningNode, running_node
 from tests.webhooks.conftest import FAST, Admin, GetAdmin
 from tests.webhooks.receiver import Receiver, Request, verify
@@ -71,23 +71,6 @@ def test_an_address_within_networks_is_refused_in_every_notation(address: str) -
     assert ipaddress.ip_address(address)
 
 
-class Names:
-    """Answers of name look-ups, in turn."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
-        self.asked = 0
-        self._answers = answers
-        self._real = socket.getaddrinfo
-        monkeypatch.setattr(socket, "getaddrinfo", self._find)
-
-    def _find(self, host: str | bytes, port: int, *args: Any, **options: Any) -> Any:
-        if host not in ("hook.test", b"hook.test"):
-            return self._real(host, port, *args, **options)
-        addresses = self._answers[min(self.asked, len(self._answers) - 1)]
-        self.asked += 1
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "127.1", "2130706433", "[::1]"])
 async def test_this_machine_is_refused_where_it_is_connected_to(host: str, receiver: Receiver) -> None:
     """Also by a name, which the check of the URL cannot refuse."""
@@ -119,7 +102,7 @@ async def test_the_checked_address_is_connected_to_without_another_look_up(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = Names(monkeypatch, ["127.0.0.2"], ["127.0.0.1"])
-    monkeypatch.setattr("tidings.webhooks.sending.is_public_address", lambda address: address == "127.0.0.2")
+    monkeypatch.setattr("tidings.transport.outgoing.is_public_address", lambda address: address == "127.0.0.2")
     sender = Sender(private=False)
     url = receiver.url.replace("127.0.0.1", "hook.test").replace("http:", "https:")
     result = await sender.send(url, SECRET, "msg_1", b"{}")

@@ -223,6 +223,10 @@ class Settings(BaseSettings):
         default="off",
         description="`on`: webhooks may use http, and addresses in private networks and on this machine",
     )
+    link_previews: Literal["on", "off"] = Field(
+        default="on",
+        description="`off`: the server does not fetch the pages of links in messages, to show their titles",
+    )
     durability: Literal["full", "normal"] = Field(
         default="full", description="`normal` survives a crash of the process, not of the machine"
     )

@@ -11,17 +11,12 @@ import hashlib
 import hmac
 import re
 import secrets
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import certifi
-import httpcore
 import orjson
 
 from tidings import __version__
@@ -30,6 +25,7 @@ from tidings.contract.errors import invalid
 from tidings.contract.events import ENTRIES, EVENTS
 from tidings.contract.models import timestamp
 from tidings.transport.addresses import is_public_address
+from tidings.transport.outgoing import FAILURES, TIMEOUTS, AddressForbidden, OutgoingHttp
 
 ANSWER_S = 15.0
 """The longest that a request may take, the look-up of the name and the answer included."""
@@ -42,7 +38,6 @@ TEST_EVENT = "webhook.test"
 _EVENT_NAME = re.compile(WEBHOOK_EVENT)
 _MAX_CONNECTIONS = 64
 _KEEP_S = 30.0
-_RESOLVERS = 4
 
 
 class DeliveryOutcome(StrEnum):
@@ -63,10 +58,6 @@ class DeliveryResult(NamedTuple):
     @property
     def delivered(self) -> bool:
         return self.outcome is DeliveryOutcome.DELIVERED
-
-
-class AddressForbidden(Exception):
-    """No address of the host is public."""
 
 
 def check_url(url: str, *, private: bool) -> str:
@@ -154,9 +145,9 @@ class Sender:
         self.private = private
         self._answer_s = answer_s
         self._clock = clock
-        self._backend = _CheckedBackend(private)
-        self._pool: httpcore.AsyncConnectionPool | None = None
-        self._opening = asyncio.Lock()
+        self._http = OutgoingHttp(
+            "tidings.webhooks", private=private, max_connections=_MAX_CONNECTIONS, keep_s=_KEEP_S
+        )
 
     async def send(self, url: str, secret: str, message_id: str, body: bytes) -> DeliveryResult:
         """Send a request. Failures are results, not errors."""
@@ -166,10 +157,10 @@ class Sender:
             async with asyncio.timeout(self._answer_s):
                 status = await self._post(url, secret, message_id, body)
         except AddressForbidden as error:
-            return DeliveryResult(DeliveryOutcome.FORBIDDEN, str(error))
-        except (TimeoutError, httpcore.TimeoutException):
+            return DeliveryResult(DeliveryOutcome.FORBIDDEN, f"{error} (TIDINGS_WEBHOOK_PRIVATE)")
+        except TIMEOUTS:
             return DeliveryResult(DeliveryOutcome.TIMEOUT, f"no answer within {self._answer_s:g} s")
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError, UnicodeError) as error:
+        except FAILURES as error:
             return DeliveryResult(DeliveryOutcome.UNREACHABLE, str(error) or type(error).__name__)
         if 200 <= status < 300:
             return DeliveryResult(DeliveryOutcome.DELIVERED, f"answered {status}", status)
@@ -181,15 +172,6 @@ class Sender:
         return await self.send(url, secret, "msg_" + secrets.token_urlsafe(18), body)
 
     async def _post(self, url: str, secret: str, message_id: str, body: bytes) -> int:
-        async with self._opening:
-            if self._pool is None:
-                self._pool = httpcore.AsyncConnectionPool(
-                    ssl_context=await asyncio.to_thread(_tls_context),
-                    max_connections=_MAX_CONNECTIONS,
-                    max_keepalive_connections=_MAX_CONNECTIONS,
-                    keepalive_expiry=_KEEP_S,
-                    network_backend=self._backend,
-                )
         seconds = int(self._clock())
         headers = [
             ("host", urlsplit(url).netloc),
@@ -200,7 +182,7 @@ class Sender:
             ("webhook-timestamp", str(seconds)),
             ("webhook-signature", sign(secret, message_id, seconds, body)),
         ]
-        async with self._pool.stream("POST", url, headers=headers, content=body) as response:
+        async with self._http.stream("POST", url, headers, body) as response:
             size = 0
             async for chunk in response.aiter_stream():
                 size += len(chunk)
@@ -210,55 +192,4 @@ class Sender:
             return status
 
     async def close(self) -> None:
-        self._backend.close()
-        if self._pool is not None:
-            await self._pool.aclose()
-            self._pool = None
-
-
-def _tls_context() -> ssl.SSLContext:
-    """Trusts the machine's certificates as well as certifi's, since an image may have none."""
-    context = ssl.create_default_context(cafile=certifi.where())
-    context.load_default_certs()
-    return context
-
-
-class _CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects only to public addresses: to the very address that was checked, so that a name cannot change."""
-
-    def __init__(self, private: bool) -> None:
-        self._private = private
-        self._network = httpcore.AnyIOBackend()
-        # Threads of its own: slow look-ups must not hold up what else runs in threads.
-        self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="tidings.webhooks")
-
-    def close(self) -> None:
-        self._resolvers.shutdown(wait=False, cancel_futures=True)
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._resolvers, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
-        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-        allowed = [address for address in addresses if self._private or is_public_address(address)]
-        if not allowed:
-            raise AddressForbidden(f"{host} is not a public address (TIDINGS_WEBHOOK_PRIVATE)")
-        for address in allowed[:-1]:
-            try:
-                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue
-        return await self._network.connect_tcp(allowed[-1], port, timeout, local_address, socket_options)
-
-    async def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
-        raise AddressForbidden("no Unix sockets")
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self._http.close()
