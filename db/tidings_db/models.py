@@ -524,7 +524,7 @@ class LoginAttempt(Base, table=True):
 
 
 class LinkPreview(Base, table=True):
-    """What a web page says of itself, until it is fetched again. Without a title: it has none, or cannot be read."""
+    """The summary of a web page, until it is fetched again. Without a title: it has none, or cannot be read."""
 
     __tablename__: ClassVar[Any] = "link_preview"
     __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)

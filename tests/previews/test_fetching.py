@@ -13,7 +13,7 @@ import pytest
 from tests.previews.site import Site, page, redirect, serving, titled
 from tests.support.look_ups import Names
 from tidings.previews.fetching import MAX_BODY, PER_HOST, Fetcher, TooOften
-from tidings.previews.pages import Page, parsed
+from tidings.previews.pages import PageSummary, parsed
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def test_a_page_is_fetched_without_cookies_or_referrer_by_a_server_that_na
 ) -> None:
     site.pages["/"] = page("<title>Menu</title>", "set-cookie: a=b")
     for _ in range(2):
-        assert await fetcher.fetch(site.url + "/") == Page("Menu", None, None)
+        assert await fetcher.fetch(site.url + "/") == PageSummary("Menu", None, None)
     for head in site.heads:
         names = {line.partition(":")[0].lower() for line in head.strip().split("\r\n")[1:]}
         assert names == {"host", "user-agent", "accept", "accept-encoding"}
@@ -60,7 +60,7 @@ async def test_a_redirect_to_a_private_address_is_refused(public_only: Fetcher, 
         outside.pages["/name"] = redirect(f"http://localhost:{site.port}/")
         outside.pages["/file"] = redirect("file:///etc/passwd")
         outside.pages["/on"] = redirect("/open")
-        assert await public_only.fetch(outside.url + "/on") == Page("open", None, None)
+        assert await public_only.fetch(outside.url + "/on") == PageSummary("open", None, None)
         for path in ("/in", "/name", "/file"):
             assert await public_only.fetch(outside.url + path) is None
     assert site.connections == 0
@@ -105,7 +105,7 @@ async def test_an_endless_page_is_read_up_to_a_limit(fetcher: Fetcher, site: Sit
             written += 65536
 
     site.pages["/"] = endless
-    assert await fetcher.fetch(site.url + "/") == Page("Endless", None, None)
+    assert await fetcher.fetch(site.url + "/") == PageSummary("Endless", None, None)
     assert written < 64 * MAX_BODY, "more than the buffers of the system"
 
 
@@ -127,7 +127,7 @@ async def test_a_gzip_bomb_takes_little_memory(fetcher: Fetcher, site: Site) -> 
     assert len(bomb) < MAX_BODY
     site.pages["/"] = page(bomb, "content-encoding: gzip")
     tracemalloc.start()
-    assert await fetcher.fetch(site.url + "/") == Page("Small", None, None)
+    assert await fetcher.fetch(site.url + "/") == PageSummary("Small", None, None)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 16 * MAX_BODY
@@ -168,7 +168,7 @@ async def test_the_charset_of_a_page_is_that_of_its_header_or_its_own(
     fetcher: Fetcher, site: Site, body: bytes, charset: str
 ) -> None:
     site.pages["/"] = page(body, f"content-type: text/html{charset}")
-    assert await fetcher.fetch(site.url + "/") == Page("Menú", None, None)
+    assert await fetcher.fetch(site.url + "/") == PageSummary("Menú", None, None)
 
 
 def test_a_page_is_described_by_its_head() -> None:
@@ -176,9 +176,9 @@ def test_a_page_is_described_by_its_head() -> None:
     <svg><meta></svg><TITLE lang=es>A &amp; B</TITLE><meta name=description content='plain > text'>
     <meta property="og:title" content="Caf&eacute;&#x202e; at\x07 the\n corner"><meta content="1" property=og:title>
     <meta property=og:site_name content=Diario><meta name="og:description" content="">"""
-    assert parsed(head) == Page("Café at the corner", "plain > text", "Diario")
+    assert parsed(head) == PageSummary("Café at the corner", "plain > text", "Diario")
     assert parsed("<head></head><body><title>No</title>") is None
-    assert parsed(f"<title>{'x' * 300}</title>") == Page("x" * 199 + "…", None, None)
+    assert parsed(f"<title>{'x' * 300}</title>") == PageSummary("x" * 199 + "…", None, None)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ class Threads(View):
 
 
 class LinkPreview(View):
-    """What the page of a link says of itself."""
+    """The summary of a linked page, as that page states it."""
 
     message_id: str
     url: str = Field(description="As it stands in the message", examples=["https://example.org/menu"])

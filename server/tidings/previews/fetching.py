@@ -12,7 +12,7 @@ import httpcore
 
 from tidings.auth.limits import Window
 from tidings.previews.links import fetched_url
-from tidings.previews.pages import Page, decoded, parsed
+from tidings.previews.pages import PageSummary, decoded, parsed
 from tidings.transport.outgoing import FAILURES, AddressForbidden, OutgoingHttp
 
 FETCH_S = 5.0
@@ -32,7 +32,7 @@ class TooOften(Exception):
     """The host gets enough requests; later, one may be sent."""
 
 
-class _Answer(NamedTuple):
+class _PageAnswer(NamedTuple):
     status: int
     location: str
     content_type: str
@@ -52,8 +52,8 @@ class Fetcher:
         self._fetch_s = fetch_s
         self._hosts = Window(*PER_HOST)
 
-    async def fetch(self, url: str) -> Page | None:
-        """What a page says of itself; None if it says nothing, or cannot or may not be read. Raises `TooOften`."""
+    async def fetch(self, url: str) -> PageSummary | None:
+        """The summary of a page; None if it has no title, or cannot or may not be read. Raises `TooOften`."""
         try:
             async with asyncio.timeout(self._fetch_s):
                 for _ in range(1 + MAX_REDIRECTS):
@@ -70,7 +70,7 @@ class Fetcher:
             pass
         return None
 
-    async def _get(self, url: str) -> _Answer | None:
+    async def _get(self, url: str) -> _PageAnswer | None:
         """The answer to one request; None if it is neither a page nor a redirect."""
         parts = urlsplit(url)
         if not (self._private or parts.port in _PORTS):
@@ -86,14 +86,14 @@ class Fetcher:
         async with self._http.stream("GET", url, headers) as response:
             fields = {name.lower(): value.decode("latin-1") for name, value in reversed(response.headers)}
             if response.status in _REDIRECTS:
-                return _Answer(response.status, fields.get(b"location", ""), "", b"")
+                return _PageAnswer(response.status, fields.get(b"location", ""), "", b"")
             content_type = fields.get(b"content-type", "")
             if response.status != 200 or not _TYPE.match(content_type):
                 return None
             encoding = fields.get(b"content-encoding", "identity").strip().lower()
             if encoding not in ("identity", "gzip", "x-gzip"):
                 return None
-            return _Answer(200, "", content_type, await _body(response, is_gzip=encoding != "identity"))
+            return _PageAnswer(200, "", content_type, await _body(response, is_gzip=encoding != "identity"))
 
     async def close(self) -> None:
         await self._http.close()
@@ -111,6 +111,6 @@ async def _body(response: httpcore.Response, *, is_gzip: bool) -> bytes:
     return bytes(body[:MAX_BODY])
 
 
-def _read(answer: _Answer) -> Page | None:
+def _read(answer: _PageAnswer) -> PageSummary | None:
     charset = _CHARSET.search(answer.content_type)
     return parsed(decoded(answer.body, charset[1] if charset else None))

@@ -1,4 +1,4 @@
-"""What a web page says of itself: its title, its description, and the name of its site.
+"""The summary of a web page: its title, its description, and the name of its site.
 
 The page may be hostile, so the parser takes time in proportion to its length. That of Python's `html.parser` grows
 with its square, within single matches that hold up the event loop from any thread.
@@ -17,7 +17,7 @@ MAX_DESCRIPTION = 300
 MAX_SITE_NAME = 60
 
 
-class Page(NamedTuple):
+class PageSummary(NamedTuple):
     title: str
     description: str | None
     site_name: str | None
@@ -50,8 +50,8 @@ def decoded(body: bytes, charset: str | None) -> str:
     return body.decode(name if _ENCODING.fullmatch(name) else "utf-8", "replace")
 
 
-def parsed(text: str) -> Page | None:
-    """What the head of a page says; None if it has no title."""
+def parsed(text: str) -> PageSummary | None:
+    """The summary in the head of a page; None if it has no title."""
     title, meta, at = "", dict[str, str](), 0
     while (tag := _TAG.search(text, at)) is not None:
         at = tag.end()
@@ -76,7 +76,7 @@ def parsed(text: str) -> Page | None:
     if not shown:
         return None
     description = cleaned(meta.get("og:description", "") or meta.get("description", ""), MAX_DESCRIPTION)
-    return Page(shown, description or None, cleaned(meta.get("og:site_name", ""), MAX_SITE_NAME) or None)
+    return PageSummary(shown, description or None, cleaned(meta.get("og:site_name", ""), MAX_SITE_NAME) or None)
 
 
 def _attributes(text: str) -> tuple[dict[str, str], int]:

@@ -17,7 +17,7 @@ from tidings.transport.addresses import is_public_address
 
 _RESOLVERS = 4
 FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError, UnicodeError)
-"""What a request raises if the other server cannot be reached, or answers with nonsense."""
+"""A request raises them if the other server cannot be reached, or answers with nonsense."""
 TIMEOUTS = (TimeoutError, httpcore.TimeoutException)
 
 
