@@ -15,7 +15,8 @@ if (path === null) process.stderr.write(`skipped: ${MISSING}\n`);
 /** Names are unique: the tests share a server. */
 let made = 0;
 
-const world = base
+/** With `skip` where there is no browser: `testIn`. */
+export const world = base
   .extend("start", { scope: "worker" }, { server: () => Server.start(), browser: () => launch(path ?? "") })
   .extend("server", { scope: "worker" }, async ({ start }, { onCleanup }) => {
     const server = await start.server();
@@ -68,6 +69,11 @@ const world = base
       return account;
     };
   });
+
+/** The tests of a world, or of one that extends it. */
+export function testIn<T extends { skip: T }>(one: T): T {
+  return path === null ? one.skip : one;
+}
 
 export const test = path === null ? world.skip : world;
 export { expect };
