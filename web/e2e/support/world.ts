@@ -15,7 +15,8 @@ if (path === null) process.stderr.write(`skipped: ${MISSING}\n`);
 /** Names are unique: the tests share a server. */
 let made = 0;
 
-/** With `skip` where there is no browser: `testIn`. */
+export const hasBrowser = path !== null;
+/** To be extended by tests that need another server. */
 export const world = base
   .extend("start", { scope: "worker" }, { server: () => Server.start(), browser: () => launch(path ?? "") })
   .extend("server", { scope: "worker" }, async ({ start }, { onCleanup }) => {
@@ -69,11 +70,6 @@ export const world = base
       return account;
     };
   });
-
-/** The tests of a world, or of one that extends it. */
-export function testIn<T extends { skip: T }>(one: T): T {
-  return path === null ? one.skip : one;
-}
 
 export const test = path === null ? world.skip : world;
 export { expect };
