@@ -8,12 +8,15 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.engine import Connection
 
 from tests.previews.conftest import PRIVATE
 from tests.previews.site import Site, page, titled
 from tests.support.client import DEADLINE_S, LiveClient, connected
 from tests.support.node import NO_TLS, RunningNode, running_node
 from tidings.previews.links import links_in
+from tidings_db.queries import previews as queries
+from tidings_db.queries.previews import PreviewRow
 
 
 async def previews(client: LiveClient, *message_ids: str) -> list[dict[str, Any]]:
@@ -57,7 +60,7 @@ async def test_only_members_get_previews_and_nothing_is_fetched_for_others(serve
         for fields in ({"topic_name": "public-1"}, {"topic_name": "private-1", "is_private": True}):
             room = await omar.ask("create", **fields)
             said = await omar.ask("message", room_id=room["room_id"], content=f"{site.url}/")
-            nothing = {"previews": [], "pending": []}
+            nothing: dict[str, Any] = {"previews": [], "pending": []}
             assert await eva.ask("get_previews", message_ids=[said["id"], "no-such"]) == nothing
             assert not site.asked
         assert await previews(omar, said["id"])
@@ -193,6 +196,16 @@ async def test_one_user_has_only_so_many_pages_fetched(sqlite_url: str, tmp_path
             assert [found["message_id"] for found in answer["previews"]] == said[:1]
             assert answer["pending"] == said[1:]
     assert site.asked == {"/1": 1}
+
+
+async def test_the_cache_drops_what_expires_first(server: RunningNode) -> None:
+    def fill(conn: Connection) -> set[str]:
+        for number in range(6):
+            queries.save(conn, str(number), PreviewRow("Menu", None, None), expires_at=100 + number)
+        queries.drop(conn, now=100, most=3)
+        return set(queries.load(conn, list("012345"), now=0))
+
+    assert await server.node.database.write(fill) == {"3", "4", "5"}
 
 
 @pytest.mark.parametrize(
