@@ -77,6 +77,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "add_member remove_member": {"room_id": "{{groupId}}", "username": "satoshi"},
     "join_by_link delete_invitation_link": {"code": "{{code}}"},
     "edit react delete append finish stop report follow_thread": {"message_id": "{{messageId}}"},
+    "get_previews": {"message_ids": ["{{messageId}}"]},
     "read mark_unread": {"seq": 1},
     "register login": {"username": "memoor"},
     "get_profile admin_disable_user admin_enable_user admin_get_sessions admin_reset_password": {"username": "diego"},

@@ -225,6 +225,7 @@ async def help_(chat: Chat, topic: str) -> None:
             render.note(t("/help COMMAND explains a command, /help all explains all of them.")),
             render.note(t("N is the number at the left of a message. TIME is 90s, 10m, 2h, 7d or 2w.")),
             render.note(t("Anything else is sent to the open room; // sends a leading slash.")),
+            render.note(t("A link in <…> shows no preview of its page to anybody.")),
             render.note(t("Tab completes, Alt+1 to Alt+9 switch rooms, Ctrl-D quits.")),
         )
 

@@ -557,6 +557,19 @@ class LoginAttempt(Base, table=True):
     count: int = _ms()
 
 
+class LinkPreview(Base, table=True):
+    """The summary of a web page, until it is fetched again. Without a title: it has none, or cannot be read."""
+
+    __tablename__: ClassVar[Any] = "link_preview"
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    url_hash: str = Field(primary_key=True, description="SHA-256 of the URL, which may be a secret of its room")
+    expires_at: int = _ms(index=True)
+    title: str | None = None
+    description: str | None = None
+    site_name: str | None = None
+
+
 class SearchDocument(Base, table=True):
     """An indexed message; ids are in the order of indexing.
 
@@ -606,6 +619,7 @@ node_leases = _table(NodeLease)
 online = _table(Online)
 places = _table(Place)
 login_attempts = _table(LoginAttempt)
+link_previews = _table(LinkPreview)
 search_documents = _table(SearchDocument)
 
 # Tables that differ between the databases, in addition to the models.

@@ -72,6 +72,7 @@ from tidings.monitoring.memory import MemoryTrim
 from tidings.monitoring.metrics import Metrics
 from tidings.monitoring.traces import Traces
 from tidings.monitoring.vitals import Vitals
+from tidings.previews.service import Previews
 from tidings.push.sending import PushSender
 from tidings.settings import MIGRATIONS_NEEDED, REDIS_NEEDS_POSTGRESQL, Settings, SettingsError
 from tidings.supervision import Periodic
@@ -114,6 +115,8 @@ class NodeOptions:
     """Options of the echo channel (`answer_s`, `idle_s`)."""
     streams: Mapping[str, float] = field(default_factory=dict)
     """Options of streams without appends (`silence_s`, `check_s`)."""
+    previews: Mapping[str, Any] = field(default_factory=dict)
+    """Options of link previews (`private`, `fetch_s`, `clock`)."""
     webhooks: Mapping[str, Any] = field(default_factory=dict)
     """Options of the delivery of webhooks (`check_s`, `answer_s`, `first_retry_s`, `clock`)."""
     push: Mapping[str, Any] = field(default_factory=dict)
@@ -182,6 +185,12 @@ class Node:
             private=settings.push == "private",
             **options.push,
         )
+        self.previews = Previews(
+            self.database,
+            enabled=settings.link_previews == "on",
+            public_url=settings.public_url,
+            **options.previews,
+        )
         followers = self.indexer, self.webhooks, self.push
         self.journal = Journal(self.database, self.delivery, self.cursors, followers, self.metrics, quotas)
         self.authors = StreamAuthors(self.journal, self.hub.streams)
@@ -219,6 +228,7 @@ class Node:
             self.indexer,
             self.webhooks,
             self.push,
+            self.previews,
             health,
             self.authors,
             self.deletions,
@@ -314,6 +324,7 @@ class Node:
             on_stop("webhooks", self.webhooks.stop)
             await self.push.start()
             on_stop("push notifications", self.push.stop)
+            on_stop("link previews", self.previews.stop)
             stack.callback(self.hub.typists.stop)
             on_stop("presence", self.hub.presence.stop)
             for part, periodic in self._periodic.items():

@@ -31,6 +31,7 @@ WITHOUT_ROWID = {
     "cursor",
     "entry",
     "epoch_head",
+    "link_preview",
     "login_attempt",
     "member",
     "mute",

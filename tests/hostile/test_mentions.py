@@ -46,7 +46,7 @@ async def test_no_content_holds_the_loop(node: MeteredNode, action: str) -> None
 @pytest.mark.parametrize("kind", CONTENTS)
 def test_the_search_for_mentions_in_one_content_is_bounded(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Counts the steps, because a missing bound costs only milliseconds, too little to measure reliably."""
-    names_in, without_code = names._names_in, names._without_code
+    names_in, without_code = names._names_in, names.without_code
     searched: list[str] = []
     words: list[str] = []
     found: set[str] = set()
@@ -64,7 +64,7 @@ def test_the_search_for_mentions_in_one_content_is_bounded(monkeypatch: pytest.M
         return without_code(text)
 
     monkeypatch.setattr(names, "_names_in", noted_names_in)
-    monkeypatch.setattr(names, "_without_code", noted_without_code)
+    monkeypatch.setattr(names, "without_code", noted_without_code)
     content = CONTENTS[kind]
     assert len(names.mentions(content)) <= min(names.MAX_MENTIONS, names.most_mentions(content))
     assert len(words) <= names.MAX_MENTIONS

@@ -102,6 +102,9 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             found = await other.ask("search", query="REST", topic_name="noticias", limit=1)
             assert [message["id"] for message in found["messages"]] == [sent["id"]]
 
+            nothing = {"previews": [], "pending": []}
+            assert await other.ask("get_previews", message_ids=[sent["id"]]) == nothing
+
             await other.ask("unsubscribe", topic_name="noticias")
             assert (await live.event("room_removed"))["room_id"] == public["room_id"]
             await omar.ask("message", topic_name="noticias", content="after you left")

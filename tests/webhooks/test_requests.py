@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.client import connected
+from tests.support.look_ups import Names
 from tests.support.node import RunningNode, running_node
 from tests.webhooks.conftest import FAST, Admin, GetAdmin
 from tests.webhooks.receiver import Receiver, Request, verify
@@ -70,23 +70,6 @@ def test_an_address_within_networks_is_refused_in_every_notation(address: str) -
             check_url(f"https://{host}/hook", private=False, allowed_by=ALLOWED_BY)
         assert check_url(f"http://{host}/hook", private=True, allowed_by=ALLOWED_BY)
     assert ipaddress.ip_address(address)
-
-
-class Names:
-    """Answers of name look-ups, in turn."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
-        self.asked = 0
-        self._answers = answers
-        self._real = socket.getaddrinfo
-        monkeypatch.setattr(socket, "getaddrinfo", self._find)
-
-    def _find(self, host: str | bytes, port: int, *args: Any, **options: Any) -> Any:
-        if host not in ("hook.test", b"hook.test"):
-            return self._real(host, port, *args, **options)
-        addresses = self._answers[min(self.asked, len(self._answers) - 1)]
-        self.asked += 1
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "127.1", "2130706433", "[::1]"])

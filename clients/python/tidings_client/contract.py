@@ -285,6 +285,10 @@ class Actions:
             },
         )
 
+    async def get_previews(self, *, message_ids: list[str]) -> models.LinkPreviews:
+        """Get previews of the links in messages: title, description and site, as the linked pages state them."""
+        return await self._call(models.LinkPreviews, "get_previews", {"message_ids": message_ids})
+
     async def typing(
         self,
         *,

@@ -129,6 +129,23 @@ def message_of_member(conn: Connection, user_key: int | None, message_id: str) -
     return None if row is None else EntryRow(*row)
 
 
+_MESSAGES = select_entries().where(
+    entries.c.message_id.in_(bindparam("message_ids", expanding=True)), entries.c.kind != "event"
+)
+_MESSAGES_OF_MEMBER = _MESSAGES.join(
+    members, and_(members.c.room_id == entries.c.room_id, members.c.user_id == bindparam("user"))
+)
+
+
+def messages_of_member(conn: Connection, user_key: int | None, message_ids: Sequence[str]) -> list[EntryRow]:
+    """Those of the messages that are in rooms of the user; None: in any room."""
+    if user_key is None:
+        rows = conn.execute(_MESSAGES, {"message_ids": message_ids})
+    else:
+        rows = conn.execute(_MESSAGES_OF_MEMBER, {"user": user_key, "message_ids": message_ids})
+    return [EntryRow(*row) for row in rows]
+
+
 _REWRITE = (
     update(entries)
     .where(entries.c.room_id == bindparam("at_room"), entries.c.seq == bindparam("at_seq"))

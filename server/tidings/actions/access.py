@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -242,6 +242,15 @@ class Access:
         if entry is None:
             raise not_found("message")
         return entry
+
+    async def messages(self, message_ids: Sequence[str]) -> list[EntryRow]:
+        """Those of the messages that the caller may read."""
+        principal = self._principal
+        user_key = None if principal.granted else principal.user_key
+        found = await self._db.read(lambda conn: log.messages_of_member(conn, user_key, message_ids))
+        if user_key is not None:
+            return found
+        return [entry for entry in found if Permission.READ in principal.granted_in(entry.room_key)]
 
     async def room(self, ref: RoomRef, need: Permission, query: Callable[[Transaction, RoomRow], T]) -> T:
         """Load the room, check the caller's permission `need`, and run the query: all in one snapshot.

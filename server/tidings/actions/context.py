@@ -35,6 +35,7 @@ from tidings.log.journal import Journal
 from tidings.log.rooms import OpenDirect
 from tidings.log.threads import NO_SUCH_MESSAGE
 from tidings.monitoring.vitals import Vitals
+from tidings.previews.service import Previews
 from tidings.push.sending import PushSender
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
@@ -79,6 +80,7 @@ class Parts:
     indexer: Indexer
     webhooks: Deliverer
     push: PushSender
+    previews: Previews
     health: Health
     authors: StreamAuthors
     deletions: Deletions
@@ -266,6 +268,14 @@ class Context:
         """Raises `rate_limited` if the caller has tried too many names of topics that are hidden from them."""
         if self.parts.limits is not None:
             self.parts.limits.check(Limit.CONFLICTS, self.principal.user_key)
+
+    def may_fetch(self) -> bool:
+        """Whether the caller may have another page fetched for a preview; counts it."""
+        try:
+            self.count(Limit.PREVIEWS)
+        except ActionError:
+            return False
+        return True
 
     def count_conflict(self) -> None:
         """Count an attempt to take the name of a hidden topic."""

@@ -21,6 +21,7 @@ from tidings.contract.actions import (
     Edit,
     FollowThread,
     GetHistory,
+    GetPreviews,
     GetThreads,
     MarkUnread,
     React,
@@ -29,7 +30,7 @@ from tidings.contract.actions import (
     Typing,
 )
 from tidings.contract.errors import ErrorCode, invalid
-from tidings.contract.models import Empty, History, Message, Thread, Threads, Unread
+from tidings.contract.models import Empty, History, LinkPreviews, Message, Thread, Threads, Unread
 from tidings.contract.permissions import KeyScope, Permission
 from tidings.log import preferences, threads
 from tidings.log.messages import MAX_EMOJIS, MAX_REACTIONS, AppendMessage, ChangeReaction, DeleteMessage, EditMessage
@@ -178,6 +179,24 @@ async def history(ctx: Context, req: GetHistory) -> History:
         has_more=has_more,
         began=None if began is None else view(began),
     )
+
+
+@action("get_previews", scope=KeyScope.READ, http="POST /api/previews", limit=Limit.READS)
+async def get_previews(ctx: Context, req: GetPreviews) -> LinkPreviews:
+    """Get previews of the links in messages: title, description and site, as the linked pages state them.
+
+    The server fetches a page when a reader first asks, without holding up the answer, and keeps the result for a
+    day. The first three links of a message have one. A link in angle brackets, `<https://example.org>`, and one in
+    code have none: so a sender turns it off. Messages that the caller may not read, or that are deleted, are left
+    out, and `TIDINGS_LINK_PREVIEWS` may be `off`.
+    """
+    entries = await ctx.access.messages(req.message_ids)
+    contents = {
+        entry.message_id: entry.content
+        for entry in entries
+        if entry.message_id and entry.content and not entry.deleted and entry.state not in STREAMING
+    }
+    return await ctx.parts.previews.of(contents, ctx.principal.user_key, ctx.may_fetch)
 
 
 @action("typing", scope=KeyScope.PUBLISH, limit=Limit.TYPING, errors={ErrorCode.FORBIDDEN: MAY_NOT_WRITE})

@@ -52,6 +52,8 @@ class Limit(StrEnum):
     DEVICES = "devices"
     """New devices."""
     SEARCHES = "searches"
+    PREVIEWS = "previews"
+    """Pages that are fetched for a preview."""
     EXPORTS = "exports"
     """Exports of all data of a user."""
     READS = "reads"
@@ -70,6 +72,7 @@ RATES: Final[Mapping[str, str]] = {
     "connects": "300/minute",
     "devices": "60/hour",
     "searches": "300/minute",
+    "previews": "120/minute",
     "exports": "10/hour",
     "reads": "6000/minute",
     "logins": "10/minute",

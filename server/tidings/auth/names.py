@@ -22,6 +22,7 @@ __all__ = [
     "try_username_key",
     "username",
     "username_key",
+    "without_code",
 ]
 
 _preserving = get_profile("UsernameCasePreserved")
@@ -166,7 +167,7 @@ def mentions(content: str) -> tuple[str, ...]:
     if last_mark is not None:
         content = content[: last_mark.start()]
     keys: dict[str, None] = {}
-    words = dict.fromkeys(match[1] for match in _MENTION.finditer(_without_code(content)))
+    words = dict.fromkeys(match[1] for match in _MENTION.finditer(without_code(content)))
     for word in islice(words, MAX_MENTIONS):
         for name in _names_in(word):
             keys[name] = None
@@ -193,7 +194,7 @@ def _names_in(word: str) -> list[str]:
     return [name for name in candidates if _is_possible_key(name)]
 
 
-def _without_code(content: str) -> str:
+def without_code(content: str) -> str:
     """The content without its fenced code blocks and code spans (CommonMark 0.31, sections 4.5 and 6.1)."""
     if "`" not in content and "~~~" not in content:
         return content

@@ -300,6 +300,10 @@ class GetThreads(Payload):
     limit: Limit200 = 50
 
 
+class GetPreviews(Payload):
+    message_ids: list[Id] = Field(min_length=1, max_length=50, examples=[["p7RbN4sYc1Hd"]])
+
+
 class Publish(RoomRef):
     event: EventName
     data: Json = Field(description=f"Any JSON of up to {MAX_EVENT_DATA:,} bytes", examples=[{"id": 17}])

@@ -119,6 +119,24 @@ class Threads(View):
     next: NextPage
 
 
+class LinkPreview(View):
+    """The summary of a linked page, as that page states it."""
+
+    message_id: str
+    url: str = Field(description="As it stands in the message", examples=["https://example.org/menu"])
+    title: str = Field(description="Of up to 200 characters, as the other texts without control characters")
+    description: str | None = Field(description="Of up to 300 characters", examples=["Today: soup"])
+    site_name: str | None = Field(description="Of up to 60 characters", examples=["Example"])
+
+
+class LinkPreviews(View):
+    previews: list[LinkPreview]
+    pending: list[str] = Field(
+        description="The ids of messages with links that are being fetched: ask again in a second",
+        examples=[["p7RbN4sYc1Hd"]],
+    )
+
+
 class Appending(View):
     """Answer of `append`."""
 

@@ -233,6 +233,10 @@ class Settings(BaseSettings):
         description="Where operators of push services reach those of this server: `mailto:ops@example.org` or an"
         " `https:` address, as some services demand; empty: `TIDINGS_PUBLIC_URL`",
     )
+    link_previews: Literal["on", "off"] = Field(
+        default="on",
+        description="`off`: the server does not fetch the pages of links in messages, to show their titles",
+    )
     durability: Literal["full", "normal"] = Field(
         default="full", description="`normal` survives a crash of the process, not of the machine"
     )

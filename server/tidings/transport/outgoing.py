@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -24,6 +25,9 @@ MAX_ANSWER = 4096
 _MAX_CONNECTIONS = 64
 _KEEP_S = 30.0
 _RESOLVERS = 4
+FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError, UnicodeError)
+"""A request raises them if the other server cannot be reached, or answers with nonsense."""
+TIMEOUTS = (TimeoutError, httpcore.TimeoutException)
 
 
 class DeliveryOutcome(StrEnum):
@@ -83,6 +87,46 @@ def _is_forbidden(address: str) -> bool:
         return False
 
 
+class OutgoingHttp:
+    """A pool of connections to public addresses. Redirects are not followed. Call `close` after use."""
+
+    def __init__(self, name: str, *, private: bool, max_connections: int, keep_s: float) -> None:
+        """
+        Args:
+            name: of the threads that look names up.
+            private: whether addresses in private networks are allowed.
+            keep_s: how long an idle connection is kept; 0: not at all.
+        """
+        self._backend = _CheckedBackend(name, private)
+        self._max_connections = max_connections
+        self._keep_s = keep_s
+        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._opening = asyncio.Lock()
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: str, headers: Sequence[tuple[str, str]], content: bytes | None = None
+    ) -> AsyncIterator[httpcore.Response]:
+        """Send a request. Raises `AddressForbidden`, `TIMEOUTS` or `FAILURES`; set a timeout around it."""
+        async with self._opening:
+            if self._pool is None:
+                self._pool = httpcore.AsyncConnectionPool(
+                    ssl_context=await asyncio.to_thread(_tls_context),
+                    max_connections=self._max_connections,
+                    max_keepalive_connections=self._max_connections if self._keep_s else 0,
+                    keepalive_expiry=self._keep_s,
+                    network_backend=self._backend,
+                )
+        async with self._pool.stream(method, url, headers=headers, content=content) as response:
+            yield response
+
+    async def close(self) -> None:
+        self._backend.close()
+        if self._pool is not None:
+            await self._pool.aclose()
+            self._pool = None
+
+
 class OutgoingRequests:
     """Sends POST requests. Its connections are kept open for a while; call `close` after use."""
 
@@ -94,10 +138,11 @@ class OutgoingRequests:
             answer_s: the longest that a request may take.
         """
         self.private = private
+        self._allowed_by = allowed_by
         self._answer_s = answer_s
-        self._backend = _CheckedBackend(private, allowed_by)
-        self._pool: httpcore.AsyncConnectionPool | None = None
-        self._opening = asyncio.Lock()
+        self._http = OutgoingHttp(
+            "tidings.outgoing", private=private, max_connections=_MAX_CONNECTIONS, keep_s=_KEEP_S
+        )
 
     async def post(self, url: str, headers: Sequence[tuple[str, str]], body: bytes) -> DeliveryResult:
         """Send a request. Failures are results, not errors. `headers`: without `host` and `content-length`."""
@@ -107,26 +152,17 @@ class OutgoingRequests:
             async with asyncio.timeout(self._answer_s):
                 status, retry_after = await self._post(url, headers, body)
         except AddressForbidden as error:
-            return DeliveryResult(DeliveryOutcome.FORBIDDEN, str(error))
-        except (TimeoutError, httpcore.TimeoutException):
+            return DeliveryResult(DeliveryOutcome.FORBIDDEN, f"{error} ({self._allowed_by})")
+        except TIMEOUTS:
             return DeliveryResult(DeliveryOutcome.TIMEOUT, f"no answer within {self._answer_s:g} s")
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError, UnicodeError) as error:
+        except FAILURES as error:
             return DeliveryResult(DeliveryOutcome.UNREACHABLE, str(error) or type(error).__name__)
         outcome = DeliveryOutcome.DELIVERED if 200 <= status < 300 else DeliveryOutcome.REFUSED
         return DeliveryResult(outcome, f"answered {status}", status, retry_after)
 
     async def _post(self, url: str, headers: Sequence[tuple[str, str]], body: bytes) -> tuple[int, float | None]:
-        async with self._opening:
-            if self._pool is None:
-                self._pool = httpcore.AsyncConnectionPool(
-                    ssl_context=await asyncio.to_thread(_tls_context),
-                    max_connections=_MAX_CONNECTIONS,
-                    max_keepalive_connections=_MAX_CONNECTIONS,
-                    keepalive_expiry=_KEEP_S,
-                    network_backend=self._backend,
-                )
         sent = [("host", urlsplit(url).netloc), ("content-length", str(len(body))), *headers]
-        async with self._pool.stream("POST", url, headers=sent, content=body) as response:
+        async with self._http.stream("POST", url, sent, body) as response:
             size = 0
             async for chunk in response.aiter_stream():
                 size += len(chunk)
@@ -136,10 +172,7 @@ class OutgoingRequests:
             return status, _retry_after(response.headers)
 
     async def close(self) -> None:
-        self._backend.close()
-        if self._pool is not None:
-            await self._pool.aclose()
-            self._pool = None
+        await self._http.close()
 
 
 def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
@@ -159,12 +192,11 @@ def _tls_context() -> ssl.SSLContext:
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
     """Connects only to public addresses: to the very address that was checked, so that a name cannot change."""
 
-    def __init__(self, private: bool, allowed_by: str) -> None:
+    def __init__(self, name: str, private: bool) -> None:
         self._private = private
-        self._allowed_by = allowed_by
         self._network = httpcore.AnyIOBackend()
         # Threads of its own: slow look-ups must not hold up what else runs in threads.
-        self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="tidings.outgoing")
+        self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix=name)
 
     def close(self) -> None:
         self._resolvers.shutdown(wait=False, cancel_futures=True)
@@ -183,7 +215,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
         allowed = [address for address in addresses if self._private or is_public_address(address)]
         if not allowed:
-            raise AddressForbidden(f"{host} is not a public address ({self._allowed_by})")
+            raise AddressForbidden(f"{host} is not a public address")
         for address in allowed[:-1]:
             try:
                 return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)

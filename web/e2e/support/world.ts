@@ -15,7 +15,9 @@ if (path === null) process.stderr.write(`skipped: ${MISSING}\n`);
 /** Names are unique: the tests share a server. */
 let made = 0;
 
-const world = base
+export const hasBrowser = path !== null;
+/** To be extended by tests that need another server. */
+export const world = base
   .extend("start", { scope: "worker" }, { server: () => Server.start(), browser: () => launch(path ?? "") })
   .extend("server", { scope: "worker" }, async ({ start }, { onCleanup }) => {
     const server = await start.server();

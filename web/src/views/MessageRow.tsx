@@ -7,6 +7,7 @@ import { profileOf } from "../store.ts";
 import { briefTimeOf, contentOf, isAhead, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
 import { unreadIn } from "../threads.ts";
 import { DisplayName } from "./DisplayName.tsx";
+import { lazy } from "./lazy.tsx";
 import { Folded } from "./Markdown.tsx";
 import { MessageActions } from "./MessageActions.tsx";
 import { Reactions } from "./Reactions.tsx";
@@ -14,6 +15,11 @@ import type { MessageRow as Row } from "./rows.ts";
 import { Interrupted, Streaming } from "./Streaming.tsx";
 import type { Mark, Tools } from "./tools.ts";
 import { Avatar } from "./ui.tsx";
+
+const Previews = lazy(
+  () => import("./Previews.tsx").then((part) => part.Previews),
+  () => null,
+);
 
 /** Characters of the quoted message */
 const QUOTED = 120;
@@ -145,6 +151,9 @@ export const MessageRow = memo(function MessageRow({
         )}
         {message.state === "streaming" && !message.deleted && <Streaming message={message} tools={tools} />}
         {message.state === "interrupted" && !message.deleted && <Interrupted />}
+        {unsent === null && message.state === "complete" && message.content.includes("://") && (
+          <Previews message={message} tools={tools} />
+        )}
         {!message.deleted && <Reactions message={message} tools={tools} />}
         {tools.thread !== undefined && (message.replies ?? 0) > 0 && <ThreadLink message={message} tools={tools} />}
         {unsent !== null && unsent.refused !== null && (

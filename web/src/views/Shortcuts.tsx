@@ -16,6 +16,7 @@ const SHORTCUTS: readonly { readonly keys: readonly string[]; readonly does: str
   { keys: ["C"], does: m("Write a message") },
   { keys: ["Enter", "Shift Enter"], does: m("Send; start a new line") },
   { keys: ["Ctrl B", "Ctrl I", "Ctrl E"], does: m("Bold, italic, code") },
+  { keys: ["<", ">"], does: m("Around a link: show no preview of its page") },
   { keys: ["↑"], does: m("In an empty message box: edit your last message") },
   { keys: ["Tab", "↑", "↓"], does: m("Go to the timeline; move between messages") },
   { keys: ["Home", "End"], does: m("In the timeline: first message, newest message") },

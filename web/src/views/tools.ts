@@ -6,6 +6,8 @@ export interface Tools {
   react(message: Message, emoji: string): void;
   reply(message: Message): void;
   edit(message: Message): void;
+  /** Replace the content of one's own message. */
+  setContent(message: Message, content: string): void;
   /** Ask the author of a streaming message to stop. Returns whether the request was accepted. */
   stop(message: Message): Promise<boolean>;
   /** Asks for confirmation. */

@@ -46,6 +46,9 @@ export function useTools(room_id: string, uses: Uses): { tools: Tools; dialog: R
       },
       reply: (message) => onTarget({ kind: "reply", message }),
       edit: (message) => onTarget({ kind: "edit", message }),
+      setContent: ({ id }, content) => {
+        client.ask("edit", { message_id: id, content }).catch((error) => tell(reasonOf(error)));
+      },
       stop: (message) =>
         client.ask("stop", { message_id: message.id }).then(
           () => true,
