@@ -97,7 +97,7 @@ def message(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, An
     return view
 
 
-def shown_message(room: RoomName, entry: EntryRow, user_key: int) -> Message:
+def shown_message(room: RoomName, entry: EntryRow, user_key: int | None) -> Message:
     """A message as `user_key` sees it, as a model. It is not validated: a page has hundreds of them."""
     view = message(room, entry, to_sender=entry.sender_key == user_key)
     if "files" in view:
