@@ -42,28 +42,15 @@ if (pm.request.auth?.type === "bearer" && !pm.variables.get("bearerToken")) {
 }"""
 """Before each request: signs in as `username` if needed, and registers the other users of the examples."""
 _FOLDERS: Final = (
-    *(
-        "rooms",
-        "messages",
-        "streams",
-        "events",
-        "moderation",
-        "reports",
-        "pending",
-        "search",
-        "echo",
-        "export",
-        "admin",
-        "server",
-    ),
-    *("webhooks", "backends", "accounts"),
+    *("rooms", "messages", "files", "push", "streams", "events", "moderation", "reports", "pending", "search", "echo"),
+    *("export", "admin", "server", "webhooks", "backends", "accounts"),
 )
 """The order of the folders: `rooms` makes what others need, `accounts` ends the account. The dialects follow."""
 _ORDER: Final = (
     *("register", "login", "refresh", "block", "get_blocks", "unblock", "get_sessions", "revoke_session"),
     *("create", "invite", "subscribe", "connect_to_room", "unsubscribe", "create_conversation", "set_title"),
     *("message", "history", "edit", "react", "read", "subscribe_push", "get_push", "unsubscribe_push"),
-    *("mute", "set_role", "kick", "ban", "get_bans", "unban"),
+    *("mute", "set_role", "kick", "ban", "get_bans", "unban", "create_upload", "get_files", "delete_upload"),
 )
 """The order within the folders. The others follow, then those of `_LAST`."""
 _LAST: Final = ("delete", "change_password", "logout", "deactivate", "delete_account", "messenger_logout")
@@ -77,6 +64,8 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "add_member remove_member": {"room_id": "{{groupId}}", "username": "satoshi"},
     "join_by_link delete_invitation_link": {"code": "{{code}}"},
     "edit react delete append finish stop report follow_thread": {"message_id": "{{messageId}}"},
+    "get_files": {"file_ids": ["{{fileId}}"]},
+    "delete_upload": {"file_id": "{{fileId}}"},
     "get_previews": {"message_ids": ["{{messageId}}"]},
     "read mark_unread": {"seq": 1},
     "register login": {"username": "memoor"},
@@ -100,6 +89,7 @@ _KEPT: Final = {
     "message": ("messageId", "id"),
     "get_sessions": ("sessionId", "sessions.find((session) => !session.current)?.session_id"),
     "subscribe_push": ("subscriptionId", "subscription_id"),
+    "create_upload": ("fileId", "id"),
     "messenger_create_conversation": ("ConversationId", "Data"),
     "messenger_send": ("MessageId", "Data"),
 }

@@ -330,6 +330,33 @@ class Entry(Base, table=True):
     replies: int | None = _ms(
         default=None, description="Of a message that began a thread, its replies; of a reply, its number"
     )
+    files: str | None = Field(default=None, sa_type=Text, description="JSON, of a message: its `Attachment`s")
+
+
+class File(Base, table=True):
+    """A file: first an upload, then for a message. Without a message it is deleted at `expires_at`."""
+
+    __table_args__: ClassVar[Any] = (
+        Index("ix_file_room_seq", "room_id", "seq"),
+        Index("ix_file_expires_at", "expires_at"),
+    )
+
+    id: str = Field(primary_key=True, description="Like `entry.message_id`")
+    user_id: int = _key(foreign_key="user.id", index=True, description="Who uploaded it")
+    name: str
+    size: int = _ms(description="Bytes; once it is complete, those of what is kept")
+    received: int = _ms(default=0, description="Bytes that are durable")
+    parts: str | None = Field(
+        default="[]", sa_type=Text, description="JSON: the keys of the parts in the store, in order; None: complete"
+    )
+    type: str | None = Field(default=None, description="Media type, judged by the content; None: not complete")
+    width: int | None = _ms(default=None, description="Of an image, in pixels")
+    height: int | None = _ms(default=None)
+    preview: bool = Field(default=False, description="Whether there is a small image of it")
+    created_at: int = _ms()
+    room_id: int | None = _key(default=None, nullable=True, foreign_key="room.id")
+    seq: int | None = _ms(default=None, description="Of the message that it belongs to")
+    expires_at: int | None = _ms(default=None, description="None: it belongs to a message")
 
 
 class ThreadFollower(Base, table=True):
@@ -602,6 +629,7 @@ bans = _table(Ban)
 mutes = _table(Mute)
 invitation_links = _table(InvitationLink)
 entries = _table(Entry)
+files = _table(File)
 thread_followers = _table(ThreadFollower)
 cursors = _table(Cursor)
 read_markers = _table(ReadMarker)

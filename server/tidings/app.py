@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from tidings import __version__
 from tidings.api import ServerApi
-from tidings.gateways import docs, hosts, rest, static_files
+from tidings.gateways import docs, files, hosts, rest, static_files
 from tidings.gateways.hosts import Hosts
 from tidings.gateways.request_log import RequestLog
 from tidings.gateways.static_files import TYPES, Brand
@@ -122,8 +122,8 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
             allow_origins=node.settings.cors_origins,
             allow_credentials=node.settings.cors_credentials,
             allow_methods=["*"],
-            allow_headers=["authorization", "content-type", "idempotency-key", "x-request-id"],
-            expose_headers=["x-request-id"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "x-request-id", *files.TUS_HEADERS],
+            expose_headers=["x-request-id", "location", *files.TUS_HEADERS],
         )
     token = node.settings.metrics_token.get_secret_value()
     rest.install(web, node.dispatcher, node.parts, node.metrics, metrics_token=token)
@@ -133,7 +133,8 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
     if node.settings.server_logo:
         logo = Path(node.settings.server_logo)
         brand = Brand(brand.name, logo.read_bytes(), TYPES[logo.suffix.lower()])
-    static_files.install(web, node.logs, static, brand)
+    files.install(web, node.dispatcher, node.parts)
+    static_files.install(web, node.logs, static, brand, files_origin=node.settings.files_origin)
     application = Application(node, web)
     web.router.lifespan_context = application.lifespan
     return application

@@ -40,6 +40,8 @@ from tidings.fanout.presence import PRESENCE_S
 from tidings.fanout.publisher import Publisher
 from tidings.fanout.session_check import SESSION_CHECK_S, SessionCheck
 from tidings.fanout.typing import TYPING_S
+from tidings.files.store import make_store
+from tidings.files.uploads import Files
 from tidings.gateways.applications import ApplicationUsers, RoomsOfHub
 from tidings.gateways.client_session import Backend
 from tidings.gateways.dialects.mounting import Dialects
@@ -209,6 +211,15 @@ class Node:
         )
         self.retention, self.purge = make_maintenance(settings, options, self.database, self.delivery, quotas)
         self.deletions = Deletions(self.database, self.journal, options.retention_s)
+        self.files = Files(
+            self.database,
+            make_store(settings.files_url, settings.data_dir),
+            settings.data_dir / "uploads",
+            quotas,
+            max_bytes=settings.file_bytes,
+            origin=settings.files_origin,
+            interval_s=options.retention_s,
+        )
         self.echo = EchoChannel(self.journal, settings.echo_upstream, **options.echo)
         self.vitals = Vitals(self.metrics)
         health = Health(
@@ -232,6 +243,7 @@ class Node:
             health,
             self.authors,
             self.deletions,
+            self.files,
             self.vitals,
             self.name,
             settings.data_dir,
@@ -268,6 +280,7 @@ class Node:
             "retention": self.retention,
             "the purge": self.purge,
             "the deletion of accounts": self.deletions,
+            "the deletion of files": self.files,
             "the end of silent streams": self.interruptions,
             "the trim of memory": self.memory_trim,
             "the lag of the event loop": self.vitals,

@@ -144,6 +144,8 @@ OWN_REASONS: dict[str, Refusals] = {
     "unblock": {ErrorCode.INVALID: [MYSELF], ErrorCode.NOT_FOUND: [NOBODY]},
     "revoke_session": {ErrorCode.NOT_FOUND: [{"session_id": "none"}]},
     "subscribe_push": {ErrorCode.INVALID: [{"endpoint": "http://push.invalid/"}], ErrorCode.TOO_LARGE: [{}]},
+    "create_upload": {ErrorCode.TOO_LARGE: [{"size": 2**50}]},
+    "delete_upload": {ErrorCode.NOT_FOUND: [{"file_id": "none"}]},
     "unsubscribe_push": {ErrorCode.NOT_FOUND: [{"subscription_id": "none"}]},
 }
 """The refusals of each action that depend neither on its room or message reference nor on rights in the room.

@@ -27,7 +27,7 @@ class Caller:
         self._http = http
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
-    async def raw(self, name: str, **fields: Any) -> httpx.Response:
+    async def raw(self, name: str, /, **fields: Any) -> httpx.Response:
         action = REGISTRY.get(name)
         assert action is not None
         assert action.http is not None, f"{name} has no route"
@@ -39,7 +39,7 @@ class Caller:
             return await self._http.request(method, path, params=fields, headers=self._headers)
         return await self._http.request(method, path, json=fields, headers=self._headers)
 
-    async def ask(self, name: str, **fields: Any) -> Any:
+    async def ask(self, name: str, /, **fields: Any) -> Any:
         action = REGISTRY.get(name)
         assert action is not None
         answer = await self.raw(name, **fields)
@@ -101,6 +101,10 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             await server.node.indexer.caught_up()
             found = await other.ask("search", query="REST", topic_name="noticias", limit=1)
             assert [message["id"] for message in found["messages"]] == [sent["id"]]
+
+            upload = await omar.ask("create_upload", name="a.txt", size=4)
+            assert await omar.ask("get_files", file_ids=[upload["id"]]) == {"files": []}
+            assert await omar.ask("delete_upload", file_id=upload["id"]) == {}
 
             nothing = {"previews": [], "pending": []}
             assert await other.ask("get_previews", message_ids=[sent["id"]]) == nothing

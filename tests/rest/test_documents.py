@@ -37,9 +37,9 @@ def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
 
 _NOT_API = re.compile(
     r"/(docs(/assets/.*)?|openapi\.json|asyncapi\.json|admin|health/(live|ready)|metrics"
-    r"|((assets|emoji|socket\.io)/.*)?|[\w-]+\.\w+)"
+    r"|((assets|emoji|socket\.io)/.*)?|[\w-]+\.\w+|api/uploads.*|files/.*)"
 )
-"""The documents themselves, the files of the page, and the routes for operators."""
+"""The documents themselves, the files of the page, the bytes of files, and the routes for operators."""
 
 
 @pytest.mark.parametrize("dev_tokens", [False, True])

@@ -219,7 +219,7 @@ async def test_filters_narrow_a_search_by_sender_place_time_and_what_a_message_h
     }
     for query, expected in cases.items():
         assert await search_contents(omar, query) == expected, query
-    for query in ("has:file", "in:@", "in:plaza in:diego lunch", "after:soon lunch", "before:2026-13-01", "in:omar"):
+    for query in ("has:fish", "in:@", "in:plaza in:diego lunch", "after:soon lunch", "before:2026-13-01", "in:omar"):
         assert await code(diego, "search", query=query) == "invalid", query
     assert await code(diego, "search", query="in:omar x", topic_name="la plaza") == "invalid"
     assert await code(omar, "search", query="from:nobody") == "not_found"

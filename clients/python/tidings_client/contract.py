@@ -212,6 +212,18 @@ class Actions:
             },
         )
 
+    async def create_upload(self, *, name: str, size: int) -> models.Upload:
+        """Begin the upload of a file. Its bytes follow by HTTP, in as many parts as it takes: `PATCH` its `url`."""
+        return await self._call(models.Upload, "create_upload", {"name": name, "size": size})
+
+    async def delete_upload(self, *, file_id: str) -> None:
+        """Withdraw an upload, complete or not. A file of a message is deleted with the message."""
+        await self._call(models.Empty, "delete_upload", {"file_id": file_id})
+
+    async def get_files(self, *, file_ids: list[str]) -> models.LinkedFiles:
+        """Get links to files of messages in the caller's rooms, and to the caller's own complete uploads."""
+        return await self._call(models.LinkedFiles, "get_files", {"file_ids": file_ids})
+
     async def message(
         self,
         *,
@@ -220,6 +232,7 @@ class Actions:
         username: str | None = LEFT_OUT,
         content: str,
         data: dict[str, JsonValue] | None = LEFT_OUT,
+        files: list[dict[str, Any]] = LEFT_OUT,
         client_id: str | None = LEFT_OUT,
         reply_to: str | None = LEFT_OUT,
         thread: str | None = LEFT_OUT,
@@ -235,6 +248,7 @@ class Actions:
                 "username": username,
                 "content": content,
                 "data": data,
+                "files": files,
                 "client_id": client_id,
                 "reply_to": reply_to,
                 "thread": thread,

@@ -28,7 +28,8 @@ WITH place AS (
     ) AS room
 ), change AS (
     SELECT place.id, place.seq, last_seq, high, entry.seq AS position, entry.kind, entry.created_at, entry.content,
-        entry.deleted, target.seq AS target_seq, target.content AS target_content, target.deleted AS target_deleted,
+        entry.files, entry.deleted, target.seq AS target_seq, target.content AS target_content,
+        target.files AS target_files, target.deleted AS target_deleted,
         coalesce(target.sender_id, entry.sender_id) AS sender,
         coalesce(length(CASE WHEN entry.kind = 'message' THEN entry.content ELSE target.content END), 0) AS size
     FROM place
@@ -38,8 +39,8 @@ WITH place AS (
         WHERE room_id = id AND target.seq = entry.target_seq AND entry.kind IN ('edit', 'finish', 'delete') OFFSET 0
     ) AS target ON true
 )
-SELECT id, seq, last_seq, high, position, kind, created_at, CASE WHEN read <= $4 THEN content END, deleted,
-    target_seq, CASE WHEN read <= $4 THEN target_content END, target_deleted, sender, size
+SELECT id, seq, last_seq, high, position, kind, created_at, CASE WHEN read <= $4 THEN content END, files, deleted,
+    target_seq, CASE WHEN read <= $4 THEN target_content END, target_files, target_deleted, sender, size
 FROM (SELECT *, sum(size) OVER (ORDER BY id, position) - size AS read FROM change) AS change
 ORDER BY id, position
 """
@@ -51,9 +52,9 @@ def read(
 ) -> tuple[Moves, dict[int, tuple[int, int]], list[Sequence[Any]]]:
     """The moves over the next entries of some rooms, up to `limit`, the rooms (cursor, last_seq), and the entries.
 
-    An entry is (room, seq, kind, created_at, content, deleted), then (seq, content, deleted) of the message that it
-    edits or deletes, then the sender and the length of the content. Contents that follow the first `max_bytes` are
-    left out.
+    An entry is (room, seq, kind, created_at, content, files, deleted), then (seq, content, files, deleted) of the
+    message that it edits or deletes, then the sender and the length of the content. Contents that follow the first
+    `max_bytes` are left out.
     """
     rows = on_postgresql(conn, _READ_STEP, consumer, sorted(room_keys), limit, max_bytes)
     moves = {key: (seq, high) for key, seq, _, high, *_ in rows if high > seq}

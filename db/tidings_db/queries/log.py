@@ -158,6 +158,7 @@ _REWRITE = (
         data=bindparam("new_data"),
         state=bindparam("new_state"),
         replies=bindparam("new_replies"),
+        files=bindparam("new_files"),
     )
 )
 
@@ -177,6 +178,7 @@ def rewrite(conn: Connection, message: EntryRow) -> None:
             "new_data": message.data,
             "new_state": message.state,
             "new_replies": message.replies,
+            "new_files": message.files,
         },
     )
 

@@ -18,7 +18,7 @@ from tidings_db.models import (
     rooms,
     thread_followers,
 )
-from tidings_db.queries import consumers, push, reports, search, threads, webhooks
+from tidings_db.queries import consumers, files, push, reports, search, threads, webhooks
 from tidings_db.queries.rows import RoomRow
 
 _NEWEST_ROOM = select(func.coalesce(func.max(rooms.c.id), 0))
@@ -72,6 +72,7 @@ def trim(conn: Connection, room: RoomRow, before: int | None, limit: int) -> int
         search.remove(conn, room.key, last)
         reports.forget(conn, room.key, last)
         threads.forget(conn, room.key, last)
+        files.release(conn, room.key, upto=last)
         conn.execute(update(rooms).where(rooms.c.id == room.key).values(first_seq=last + 1, first_messages=messages))
     return trimmed
 

@@ -88,6 +88,8 @@ class EntryRow(NamedTuple):
     """The id of the message that began the thread."""
     replies: int | None = None
     """Of a message that began a thread, the number of its replies; of a reply, which of them it is, from 1 on."""
+    files: str | None = None
+    """JSON: the `Attachment`s of a message."""
     target: EntryRow | None = None
     """The current state of the message that this entry changed (`log.with_targets`); None if retention deleted it."""
 
@@ -178,6 +180,7 @@ def entry_columns(entry: Any = entries, sender: Any = users) -> tuple[Any, ...]:
         entry.c.state,
         entry.c.thread,
         entry.c.replies,
+        entry.c.files,
     )
 
 
@@ -222,10 +225,9 @@ def entry_bytes(entry: EntryRow) -> int:
     if entry.target is not None:
         return ENTRY_BYTES + entry_bytes(entry.target)
     content = entry.content or ""
-    encoded = len(orjson.dumps(content))  # a control character is one byte in memory, and six in JSON
-    size = ENTRY_BYTES + (encoded if content.isascii() else max(encoded, 4 * len(content)))
-    if entry.data is not None:
-        size += text_bytes(entry.data)
+    in_json = len(orjson.dumps(content))  # a control character is one byte in memory, and six in JSON
+    size = ENTRY_BYTES + (in_json if content.isascii() else max(in_json, 4 * len(content)))
+    size += sum(text_bytes(encoded) for encoded in (entry.data, entry.files) if encoded is not None)
     return size if entry.reactions is None else size + len(entry.reactions)
 
 

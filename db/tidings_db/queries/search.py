@@ -20,7 +20,7 @@ from tidings_db.connections import stepwise
 from tidings_db.models import entries, members, search_documents
 from tidings_db.queries import consumers, index_step
 from tidings_db.queries.rows import ROOM_COLUMNS, EntryRow, RoomRow, chunked, entry_columns, relation, values_of
-from tidings_db.queries.words import Phrase, Query, marks, matches, words
+from tidings_db.queries.words import Phrase, Query, marks, matches, with_names, words
 
 CONSUMER = "search"
 TERMS_IN_QUERY = 256
@@ -76,9 +76,11 @@ def _select_changes(dialect: str) -> Select[Any]:
             entries.c.kind,
             entries.c.created_at,
             entries.c.content,
+            entries.c.files,
             entries.c.deleted,
             target.c.seq,
             target.c.content,
+            target.c.files,
             target.c.deleted,
             func.coalesce(target.c.sender_id, entries.c.sender_id),
         )
@@ -104,7 +106,7 @@ def read_step(conn: Connection, room_keys: Iterable[int], limit: int, max_bytes:
             wanted += [(place.room_key, seq) for seq in range(low + 1, high + 1)]
             limit -= high - low
     with stepwise(conn, _select_changes, {"places": values_of(wanted)}) as rows:
-        sized = ((*row, len(row[4] or row[7] or "")) for row in rows)
+        sized = ((*row, len(row[4] or row[8] or "")) for row in rows)
         return _step(moves, cursors, sized, max_bytes)
 
 
@@ -123,7 +125,7 @@ def _step(
     changed: dict[tuple[int, int], Document] = {}
     latest: dict[int, int] = {}
     size = 0
-    for key, seq, kind, created_at, content, deleted, target, new_content, now_deleted, sender, length in changes:
+    for key, seq, kind, created_at, *was, deleted, target, content, names, now_deleted, sender, length in changes:
         size += length
         if size > max_bytes and (added or changed):
             moves = {room_key: move for room_key, move in moves.items() if room_key <= key}
@@ -132,9 +134,9 @@ def _step(
         if kind == "message":
             # Sorted by time over all rooms, but never out of order within a room, even if the clock went back.
             latest[key] = time = max(created_at, latest.get(key, 0))
-            added[key, seq] = time, Document(key, seq, sender, None if deleted else content or "")
+            added[key, seq] = time, Document(key, seq, sender, None if deleted else with_names(*was))
         elif target is not None and (key, target) not in added:
-            changed[key, target] = Document(key, target, sender, None if now_deleted else new_content or "")
+            changed[key, target] = Document(key, target, sender, None if now_deleted else with_names(content, names))
     moves = {key: (low, high) for key, (low, high) in moves.items() if high > low}
     in_order = sorted(added.values(), key=lambda timed: (timed[0], timed[1][:2]))
     unread = {key for key, (seq, last_seq) in cursors.items() if moves.get(key, (seq, seq))[1] < last_seq}
@@ -417,7 +419,7 @@ def find(
         for row in conn.execute(_CURRENT, of_hits) if hits else ():
             result = SearchHit(RoomRow(*row[:_ENTRY_AT]), EntryRow(*row[_ENTRY_AT:]))
             entry = result.entry
-            if entry.edited_at is None or matches(query, entry.sender_key, entry.content or ""):
+            if entry.edited_at is None or matches(query, entry.sender_key, with_names(entry.content, entry.files)):
                 results.append(result)
         examined += len(hits)
         if len(hits) == batch:

@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+import orjson
+
 MAX_WORD = 64
 """Significant characters of a word; later ones are ignored."""
 MAX_WORDS = 16_383
@@ -149,8 +151,16 @@ def sent_by(sender_key: int) -> Phrase:
     return Phrase((f"·{sender_key}",), False)
 
 
-HAS: Final = {"link": Phrase(("·link",), False), "code": Phrase(("·code",), False)}
-"""Marks of messages with a link, and with something in backticks."""
+HAS: Final = {name: Phrase((f"·{name}",), False) for name in ("link", "code", "file")}
+"""Marks of messages with a link, with something in backticks, and with a file."""
+_FILE = "\0"
+"""Stands before the name of a file; no content contains it."""
+
+
+def with_names(content: str | None, files: str | None) -> str:
+    """The text by which a message is found: its content, and the names of its files (JSON)."""
+    names = [] if files is None else [f"{_FILE}{file['name']}" for file in orjson.loads(files)]
+    return "".join((content or "", *names))
 
 
 def marks(sender_key: int, text: str) -> list[str]:
@@ -160,6 +170,8 @@ def marks(sender_key: int, text: str) -> list[str]:
         found.append(HAS["link"])
     if text.count("`") > 1:
         found.append(HAS["code"])
+    if _FILE in text:
+        found.append(HAS["file"])
     return [mark.words[0] for mark in found]
 
 

@@ -26,6 +26,7 @@ from tidings.contract.models import Profile, timestamp
 from tidings.contract.permissions import KeyScope
 from tidings.fanout.connection import Connection
 from tidings.fanout.hub import Hub
+from tidings.files.uploads import Files
 from tidings.log import views
 from tidings.log.cursors import Cursors
 from tidings.log.deletion import Deletions
@@ -84,6 +85,7 @@ class Parts:
     health: Health
     authors: StreamAuthors
     deletions: Deletions
+    files: Files
     vitals: Vitals
     node: str
     """The name of this process."""

@@ -36,8 +36,7 @@ from tidings.log import preferences, threads
 from tidings.log.messages import MAX_EMOJIS, MAX_REACTIONS, AppendMessage, ChangeReaction, DeleteMessage, EditMessage
 from tidings.log.receipts import MarkRead
 from tidings.log.threads import MarkThreadRead
-from tidings.log.views import message as wire_message
-from tidings.log.views import room_name
+from tidings.log.views import room_name, shown_message
 from tidings.log.views import thread as wire_thread
 from tidings_db.queries import log, rooms
 from tidings_db.queries import threads as thread_queries
@@ -59,8 +58,9 @@ REACTION_WEIGHT = 8
     response=Message,
     limit=Limit.SENDS,
     errors={
-        ErrorCode.INVALID: "`content` is empty, there is no `data`, and it does not stream; `reply_to` or"
-        " `thread` names no message of the room",
+        ErrorCode.INVALID: "`content` is empty, there are neither `data` nor `files`, and it does not stream;"
+        " `reply_to` or `thread` names no message of the room; one of `files` is not a complete upload of yours, or"
+        " already in a message",
         ErrorCode.FORBIDDEN: MAY_NOT_WRITE,
         ErrorCode.TOO_LARGE: f"{_TOO_LARGE}; this first message to a user would create a conversation, and you are in"
         " the maximum number of rooms",
@@ -73,13 +73,26 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
     With a `client_id` the message takes effect once, however often it is sent. The first message to a user creates
     the direct conversation. With `stream`, the message is open, and is written by `append` until `finish`.
     """
-    if not req.content and req.data is None and not req.stream:
-        raise invalid("content", "empty, and there is no data")
+    if not req.content and req.data is None and not req.stream and not req.files:
+        raise invalid("content", "empty, and there are neither data nor files")
+    attached = tuple((file.id, file.alt or None) for file in req.files)
+    if len({file_id for file_id, _ in attached}) < len(attached):
+        raise invalid("files", "one is given twice")
     data = None if req.data is None else encode_data(req.data, MAX_DATA)
-    ctx.count_content(req.content if data is None else req.content + data)
+    ctx.count_content(req.content + (data or "") + "".join(alt or "" for _, alt in attached))
     room_key = await ctx.room_to_write(req, reply_to=req.reply_to, thread=req.thread)
     return ctx.journal.hand_over(
-        AppendMessage(ctx.principal, room_key, req.content, req.client_id, req.reply_to, data, req.stream, req.thread)
+        AppendMessage(
+            ctx.principal,
+            room_key,
+            req.content,
+            req.client_id,
+            req.reply_to,
+            data,
+            req.stream,
+            req.thread,
+            attached,
+        )
     )
 
 
@@ -125,6 +138,8 @@ async def edit(ctx: Context, req: Edit) -> asyncio.Future[dict[str, Any]]:
 async def delete(ctx: Context, req: Delete) -> asyncio.Future[dict[str, Any]]:
     """Delete one's own message, or, as a moderator, any message. An empty one with `deleted` stays in its place."""
     entry = await ctx.access.message(req.message_id)
+    if entry.files is not None:
+        ctx.afterwards.append(ctx.parts.files.hurry)
     return ctx.journal.hand_over(DeleteMessage(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry)))
 
 
@@ -172,7 +187,7 @@ async def history(ctx: Context, req: GetHistory) -> History:
     def view(entry: EntryRow) -> Message:
         if entry.state in STREAMING:  # a connection may have got more text than is stored
             entry = entry._replace(content=ctx.hub.streams.newest(entry))
-        return Message.model_construct(**wire_message(name, entry, to_sender=entry.sender_key == caller_key))
+        return shown_message(name, entry, caller_key)
 
     return History.model_construct(
         messages=[view(entry) for entry in entries],

@@ -13,11 +13,10 @@ from tidings.auth.limits import Limit
 from tidings.contract.actions import CloseReport, GetReports, ReportMessage
 from tidings.contract.administration import AdminGetReports
 from tidings.contract.errors import ActionError, ErrorCode, invalid, not_found
-from tidings.contract.models import Empty, Message, Report, Reports, timestamp
+from tidings.contract.models import Empty, Report, Reports, timestamp
 from tidings.contract.permissions import Permission
 from tidings.log.messages import new_message_id
-from tidings.log.views import message as wire_message
-from tidings.log.views import room_name
+from tidings.log.views import room_name, shown_message
 from tidings_db.queries import reports
 from tidings_db.queries.reports import Reported
 from tidings_db.queries.rows import RoomRow
@@ -114,10 +113,9 @@ def _page(ctx: Context, rows: Sequence[Reported], limit: int) -> Reports:
 
 def _view(reported: Reported, viewer_key: int | None) -> Report:
     row, room, entry = reported
-    message = wire_message(room_name(room), entry, to_sender=entry.sender_key == viewer_key)
     return Report(
         report_id=row.id,
-        message=Message.model_construct(**message),
+        message=shown_message(room_name(room), entry, viewer_key),
         content=row.content,
         username=row.reporter,
         reason=row.reason,

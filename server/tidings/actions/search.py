@@ -13,10 +13,9 @@ from tidings.actions.dispatch import action
 from tidings.auth.limits import Limit
 from tidings.contract.actions import MAX_PAGE_BYTES, RoomRef, Search
 from tidings.contract.errors import ErrorCode, invalid, not_found
-from tidings.contract.models import Message, SearchResults, Snippet
+from tidings.contract.models import SearchResults, Snippet
 from tidings.contract.permissions import Permission
-from tidings.log.views import message as wire_message
-from tidings.log.views import room_name
+from tidings.log.views import room_name, shown_message
 from tidings_db.queries import search as index
 from tidings_db.queries import words
 from tidings_db.queries.rows import RoomRow, entry_bytes, first_of
@@ -40,10 +39,11 @@ async def search(ctx: Context, req: Search) -> SearchResults:
     """Find the messages that contain all words of the query, in the caller's rooms or in one of them; newest first.
 
     Case, diacritics and punctuation are ignored. Filters among the words narrow the search: `from:ana`, `in:plaza`
-    (a topic; `in:@ana`: the direct conversation), `has:link`, `has:code`, `after:2026-01-31` and `before:2026-02-14`
-    (a day of UTC, or an ISO 8601 time with its offset). `from:` and `has:` need no word beside them. New messages are
-    indexed within moments; a search waits briefly for those that are about to be indexed. It examines a bounded
-    number of messages: with a date, a page may have fewer than `limit`, or none, though `next` names a further one.
+    (a topic; `in:@ana`: the direct conversation), `has:link`, `has:code`, `has:file`, `after:2026-01-31` and
+    `before:2026-02-14` (a day of UTC, or an ISO 8601 time with its offset). `from:` and `has:` need no word beside
+    them. Files are found by their names. New messages are indexed within moments; a search waits briefly for those
+    that are about to be indexed. It examines a bounded number of messages: with a date, a page may have fewer than
+    `limit`, or none, though `next` names a further one.
     """
     text, filters = words.split_filters(req.query)
     query, place, since, until = words.parse(text), _place(req), None, None
@@ -84,10 +84,7 @@ async def search(ctx: Context, req: Search) -> SearchResults:
             found = await ctx.access.room(place, Permission.READ, find)
         page, is_cut = first_of(found.hits, req.limit, MAX_PAGE_BYTES, lambda hit: entry_bytes(hit.entry))
         snippets = await asyncio.to_thread(lambda: [words.snippet(query, entry.content or "") for _, entry in page])
-    messages = [
-        Message.model_construct(**wire_message(room_name(room), entry, to_sender=entry.sender_key == caller_key))
-        for room, entry in page
-    ]
+    messages = [shown_message(room_name(room), entry, caller_key) for room, entry in page]
     return SearchResults(
         messages=messages,
         snippets={

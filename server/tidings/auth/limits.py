@@ -88,6 +88,7 @@ QUOTAS: Final[Mapping[str, int]] = {
     "groups": 1_000,
     "links": 50,
     "echo_entries": 10_000,
+    "files": 2_000_000_000,  # bytes
 }
 """The defaults of `tidings.log.quotas.Quotas`."""
 QUOTAS_FORM: Final = "rooms=500,devices=20"

@@ -18,7 +18,7 @@ from tidings.auth.limits import QUOTAS
 from tidings.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
 from tidings.auth.principal import NO_SESSION, Principal
 from tidings.auth.registration import RegistrationMode, RegistrationPolicy, check_reset, use_reset
-from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
+from tidings.auth.tokens import LINK_MS, UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
 from tidings.contract.permissions import KeyScope
 from tidings.fanout.publisher import Publisher
@@ -245,6 +245,12 @@ class Auth:
     def ticket(self, principal: Principal, purpose: str) -> tuple[str, int]:
         """A token of the same session for one purpose, valid for some minutes; and its expiry (ms)."""
         return self._tokens.ticket(purpose, principal.username, principal.sid, now_ms(), principal.expires_at)
+
+    def link_ticket(self, principal: Principal, purpose: str) -> tuple[str, int]:
+        """A ticket for a link, and its expiry (ms). It is the same for half an hour: browsers cache by the link."""
+        period = LINK_MS // 2
+        issued = now_ms() // period * period
+        return self._tokens.ticket(purpose, principal.username, principal.sid, issued, principal.expires_at, LINK_MS)
 
     def check_signature(self, token: str) -> None:
         """Check a token without the database. Raises `unauthenticated` or `token_expired`.

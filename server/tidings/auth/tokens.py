@@ -17,6 +17,8 @@ ISSUER = AUDIENCE = "tidings"
 ALGORITHM = "HS256"
 TICKET_MS = 5 * 60_000
 """Lifetime of a ticket. It limits opening a connection, not keeping it open."""
+LINK_MS = 60 * 60_000
+"""The longest life of a ticket that is part of a link to a file."""
 UNTIL_LOGOUT = 253_402_214_400_000
 """Expiry (ms) of a session that lasts until its user logs out: the last day of the year 9999."""
 MAX_TOKEN = 4096
@@ -55,13 +57,15 @@ class Tokens:
         }
         return jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)
 
-    def ticket(self, purpose: str, username: str, sid: str, issued_ms: int, until_ms: int) -> tuple[str, int]:
-        """A token for one purpose, valid for `TICKET_MS`; and its expiry (ms).
+    def ticket(
+        self, purpose: str, username: str, sid: str, issued_ms: int, until_ms: int, life_ms: int = TICKET_MS
+    ) -> tuple[str, int]:
+        """A token for one purpose, valid for `life_ms`; and its expiry (ms).
 
         Args:
             until_ms: expiry of the token that requested it; a connection opened with the ticket lasts until then.
         """
-        expires_ms = min(issued_ms + TICKET_MS, until_ms) // 1000 * 1000
+        expires_ms = min(issued_ms + life_ms, until_ms) // 1000 * 1000
         claims = {
             "sub": username,
             "sid": sid,

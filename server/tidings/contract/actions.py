@@ -215,9 +215,36 @@ class Invite(SubjectInRoom):
     pass
 
 
+class FileName(Payload):
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=NO_NUL)] = Field(
+        description="Only the part after the last slash is kept", examples=["playa.jpg"]
+    )
+    size: Annotated[int, Field(ge=1, le=2**53)] = Field(description="Bytes", examples=[48213])
+
+    _accept_integral = field_validator("size", mode="before")(_integral)
+
+
+class FileRef(Payload):
+    file_id: Id
+
+
+class GetFiles(Payload):
+    file_ids: Annotated[list[Id], Field(min_length=1, max_length=100)]
+
+
+class MessageFile(Payload):
+    id: Id = Field(description="Of an upload of the sender that is complete, and in no message yet")
+    alt: Annotated[str, StringConstraints(max_length=1000, pattern=NO_NUL, strip_whitespace=True)] | None = Field(
+        default=None, description="What the image shows, for those who do not see it"
+    )
+
+
 class SendMessage(RoomRef):
     content: ContentBesideData
     data: MessageData = None
+    files: Annotated[list[MessageFile], Field(max_length=10)] = Field(
+        default=[], description="With files, `content` may be empty", examples=[[]]
+    )
     client_id: ClientId | None = Field(default=None, examples=["4f0c6a52-hola-1"])
     reply_to: Id | None = Field(default=None, description="`id` of a message in the same room")
     thread: Id | None = Field(

@@ -70,6 +70,43 @@ class Notify(StrEnum):
     NOTHING = "nothing"
 
 
+class StoredFile(View):
+    id: str
+    name: str
+    type: str = Field(description="Media type, judged by the content", examples=["image/png"])
+    size: int = Field(description="Bytes")
+    width: int | None = Field(default=None, description="Of an image, in pixels; null: it is not shown as an image")
+    height: int | None = None
+
+
+class Attachment(StoredFile):
+    """A file of a message."""
+
+    alt: str | None = Field(default=None, description="What the image shows, for those who do not see it")
+
+
+class LinkedFile(StoredFile):
+    """A file with links that only the caller may use, for as long as the caller may read it."""
+
+    url: str = Field(description="Relative to the address of the server, or that of `TIDINGS_FILES_ORIGIN`")
+    preview_url: str | None = Field(default=None, description="Of an image of at most 800 × 800 pixels, as WebP")
+    expires_at: Timestamp = Field(description="When the links end")
+
+
+class LinkedFiles(View):
+    files: list[LinkedFile] = Field(description="Without those that the caller may not read, or that are gone")
+
+
+class Upload(View):
+    """An upload, which goes on with `PATCH url` from `offset` on: see docs/protocol.md#files."""
+
+    id: str
+    url: str = Field(description="Relative to the address of the server")
+    name: str = Field(description="As others see it")
+    size: int
+    offset: int = Field(description="Bytes that are durable")
+
+
 MessageState = Literal["complete", "streaming", "interrupted"]
 
 
@@ -103,6 +140,9 @@ class Message(View):
         default=0,
         exclude_if=lambda replies: not replies,
         description="Only with a thread: how many replies are in it; of a reply, which of them it is, from 1 on",
+    )
+    files: list[Attachment] = Field(
+        default=[], exclude_if=lambda files: not files, description="Left out if there are none"
     )
 
 

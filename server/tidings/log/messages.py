@@ -16,7 +16,7 @@ from tidings.contract.permissions import Permission
 from tidings.log.threads import NO_SUCH_MESSAGE, add_reply, beginning
 from tidings.log.transaction import Operation, RoomLog, Work
 from tidings.log.views import application_event, message, room_name, without_client_id
-from tidings_db.queries import log
+from tidings_db.queries import files, log
 from tidings_db.queries.progress import MarkerRow
 from tidings_db.queries.rows import STREAMING, EntryRow, text_bytes
 
@@ -47,6 +47,8 @@ class AppendMessage(Operation[dict[str, Any]]):
     """Whether it is written later, by `tidings.log.streams`."""
     thread: str | None = None
     """The id of a message of the thread that it is a reply in."""
+    files: tuple[tuple[str, str | None], ...] = ()
+    """The ids of its files, and what they show."""
 
     @property
     def size(self) -> int:
@@ -59,7 +61,7 @@ class AppendMessage(Operation[dict[str, Any]]):
 
     @property
     def queries(self) -> bool:
-        return "@" in self.content or self.thread is not None
+        return "@" in self.content or self.thread is not None or bool(self.files)
 
     def apply(self, work: Work) -> dict[str, Any]:
         assert self.room_key is not None
@@ -78,6 +80,7 @@ class AppendMessage(Operation[dict[str, Any]]):
         root = None if self.thread is None else beginning(work, room, self.thread)
         if root is None and self.thread is not None:
             raise invalid("thread", NO_SUCH_MESSAGE)
+        attachments = self.attachments(work) if self.files else None
         message_id = new_message_id(work.now)
         entry = room.append(
             self.kind,
@@ -92,7 +95,10 @@ class AppendMessage(Operation[dict[str, Any]]):
             state="streaming" if self.streams else None,
             thread=None if root is None else root.message_id,
             replies=None if root is None else (root.replies or 0) + 1,
+            files=attachments,
         )
+        if self.files:
+            files.attach(work.conn, [file_id for file_id, _ in self.files], self.room_key, entry.seq)
         if self.client_id is not None:
             work.sent[self.room_key, self.actor.user_key, self.client_id] = entry
         if self.kind == "message" and root is None and standing.role is not None:
@@ -101,6 +107,26 @@ class AppendMessage(Operation[dict[str, Any]]):
         if root is not None:
             add_reply(work, room, root, entry)
         return self.answer(view)
+
+    def attachments(self, work: Work) -> str:
+        """The files of the message, as JSON. Raises `invalid`."""
+        alts = dict(self.files)
+        taken = files.take(work.conn, self.actor.user_key, list(alts))
+        if len(taken) < len(self.files):
+            raise invalid("files", "one is not an upload of yours that is complete and in no message")
+        shown = [
+            {
+                "id": file.id,
+                "name": file.name,
+                "type": file.type,
+                "size": file.size,
+                "width": file.width,
+                "height": file.height,
+                "alt": alts[file.id],
+            }
+            for file in map(taken.__getitem__, alts)
+        ]
+        return orjson.dumps(shown).decode()
 
     def view(self, room: RoomLog, entry: EntryRow) -> dict[str, Any]:
         """The entry on the wire, as its sender receives it."""
@@ -199,8 +225,8 @@ class EditMessage(MessageChange[dict[str, Any]]):
         same = before.content == self.content and before.data == data
         if same and before.state not in STREAMING:  # of one that streams, more may be shown than is stored
             return self.view(room, before)
-        if not self.content and data is None:
-            raise invalid("content", "empty, and the message has no data")
+        if not self.content and data is None and before.files is None:
+            raise invalid("content", "empty, and the message has neither data nor files")
         body = work.mentioned(room, self.content)
         after = before._replace(content=self.content, body=body, data=data, edited_at=work.now)
         return self.write(work, room, "edit", after)
@@ -215,7 +241,11 @@ class DeleteMessage(MessageChange[dict[str, Any]]):
         if before.sender_key != self.actor.user_key:
             work.check(room, self.actor, Permission.DELETE_ANY)
         if not before.deleted:
-            after = before._replace(content=None, body=None, reactions=None, data=None, deleted=True, state=None)
+            if before.files is not None:
+                files.release(work.conn, before.room_key, seq=before.seq)
+            after = before._replace(
+                content=None, body=None, reactions=None, data=None, files=None, deleted=True, state=None
+            )
             self.write(work, room, "delete", after)
         return {}
 

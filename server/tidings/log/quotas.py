@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection as Transaction
 from tidings.auth.limits import QUOTAS
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.models import RoomKind
-from tidings_db.queries import quotas
+from tidings_db.queries import files, quotas
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Quotas:
     links: int = QUOTAS["links"]
     """Invitation links of one user to one room."""
     echo_entries: int = QUOTAS["echo_entries"]
+    files: int = QUOTAS["files"]
+    """Bytes of all files of a user."""
 
     def check_rooms(self, conn: Transaction, user_key: int, subject: str = "you are") -> None:
         """Raises `too_large` if the user is in as many rooms as allowed. `subject` begins the error text."""
@@ -44,6 +46,11 @@ class Quotas:
         """Raises `too_large` if the user has made as many invitation links to the room as allowed."""
         if self.links and quotas.links_of(conn, room_key, user_key) >= self.links:
             raise _too_many(f"you have made {self.links:,} invitation links into this room already", self.links)
+
+    def check_files(self, conn: Transaction, user_key: int, size: int) -> None:
+        """Raises `too_large` if a file of `size` bytes is more than the user may still store."""
+        if self.files and files.bytes_of(conn, user_key) + size > self.files:
+            raise _too_many(f"your files would have more than {self.files:,} bytes", self.files)
 
 
 def _too_many(message: str, limit: int) -> ActionError:

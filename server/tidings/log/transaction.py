@@ -71,6 +71,7 @@ class RoomLog:
             state=fields.get("state"),
             thread=fields.get("thread"),
             replies=fields.get("replies"),
+            files=fields.get("files"),
             target=fields.get("target"),
         )
         self.row = row._replace(

@@ -10,6 +10,7 @@ import orjson
 
 from tidings.contract.events import ENTRIES, EVENT, EVENTS, MessageChanged
 from tidings.contract.models import (
+    Attachment,
     Message,
     MessageState,
     Notify,
@@ -91,7 +92,17 @@ def message(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, An
         view["replies"] = entry.replies
         if entry.thread is not None:
             view["thread"] = entry.thread
+    if entry.files is not None:
+        view["files"] = orjson.loads(entry.files)
     return view
+
+
+def shown_message(room: RoomName, entry: EntryRow, user_key: int | None) -> Message:
+    """A message as `user_key` sees it, as a model. It is not validated: a page has hundreds of them."""
+    view = message(room, entry, to_sender=entry.sender_key == user_key)
+    if "files" in view:
+        view["files"] = [Attachment.model_construct(**file) for file in view["files"]]
+    return Message.model_construct(**view)
 
 
 def thread(row: ThreadRow, user_key: int) -> dict[str, Any]:
@@ -244,7 +255,7 @@ def room(snapshot: Snapshot, user_key: int, online: int) -> Room:
     row, last = snapshot.room, snapshot.last_message
     shown = None
     if last is not None:
-        shown = Message.model_construct(**message(room_name(row), last, to_sender=last.sender_key == user_key))
+        shown = shown_message(room_name(row), last, user_key)
     # Not validated: a page has 500 of them.
     return Room.model_construct(
         room_id=row.room_id,

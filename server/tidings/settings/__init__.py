@@ -237,6 +237,18 @@ class Settings(BaseSettings):
         default="on",
         description="`off`: the server does not fetch the pages of links in messages, to show their titles",
     )
+    files_url: str = Field(
+        default="",
+        pattern=r"^(s3://[^/\s]+(/\S*)?)?$",
+        description="`s3://bucket/prefix`: where the files of messages are kept; keys, region and endpoint are in the"
+        " variables `AWS_*`. Empty: the data directory, which all servers on one database then share",
+    )
+    files_origin: str = Field(
+        default="",
+        description="Another origin of this server, `https://files.example.org`, from which files are served: a file"
+        " that a browser runs cannot reach the page. Empty: that of the page",
+    )
+    file_bytes: int = Field(default=100_000_000, ge=1, description="The most bytes of one file")
     durability: Literal["full", "normal"] = Field(
         default="full", description="`normal` survives a crash of the process, not of the machine"
     )
@@ -317,7 +329,7 @@ class Settings(BaseSettings):
             raise ValueError(f"a token has at least {METRICS_TOKEN_LENGTH} characters")
         return value
 
-    @field_validator("public_url")
+    @field_validator("public_url", "files_origin")
     @classmethod
     def _check_public_url(cls, value: str) -> str:
         value = value.removesuffix("/").lower()
@@ -433,7 +445,8 @@ class Settings(BaseSettings):
             allowed = [*map(_host_of_origin, self.cors_origins)]
         elif not allowed:
             return None
-        return None if "*" in allowed else frozenset((*allowed, _host_of_origin(self.public_url))) - {""}
+        own = map(_host_of_origin, (self.public_url, self.files_origin))
+        return None if "*" in allowed else frozenset((*allowed, *own)) - {""}
 
     @property
     def not_read(self) -> list[str]:

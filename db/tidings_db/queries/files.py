@@ -1,0 +1,169 @@
+"""Files: uploads, and what belongs to messages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy import and_, func, or_, select, true, update
+from sqlalchemy import delete as delete_rows
+from sqlalchemy.engine import Connection
+
+from tidings_db.models import entries, files, members
+
+
+class FileRow(NamedTuple):
+    id: str
+    user_key: int
+    name: str
+    size: int
+    received: int
+    parts: str | None
+    """JSON: the keys of the parts in the store, in order; None: the file is complete."""
+    type: str | None
+    width: int | None
+    height: int | None
+    preview: bool
+    created_at: int
+    room_key: int | None
+    seq: int | None
+    expires_at: int | None
+
+    @property
+    def part_keys(self) -> list[str]:
+        keys: list[str] = orjson.loads(self.parts or "[]")
+        return keys
+
+
+_COLUMNS = (
+    files.c.id,
+    files.c.user_id,
+    files.c.name,
+    files.c.size,
+    files.c.received,
+    files.c.parts,
+    files.c.type,
+    files.c.width,
+    files.c.height,
+    files.c.preview,
+    files.c.created_at,
+    files.c.room_id,
+    files.c.seq,
+    files.c.expires_at,
+)
+
+
+def create(conn: Connection, file_id: str, user_key: int, name: str, size: int, now: int, expires_at: int) -> None:
+    values = {"id": file_id, "user_id": user_key, "name": name, "size": size, "created_at": now}
+    conn.execute(files.insert().values(**values, received=0, parts="[]", preview=False, expires_at=expires_at))
+
+
+def bytes_of(conn: Connection, user_key: int) -> int:
+    """The bytes of all files of a user, those included that are not uploaded yet."""
+    return int(conn.execute(select(func.sum(files.c.size)).where(files.c.user_id == user_key)).scalar() or 0)
+
+
+def get(conn: Connection, file_id: str) -> FileRow | None:
+    row = conn.execute(select(*_COLUMNS).where(files.c.id == file_id)).first()
+    return None if row is None else FileRow._make(row)
+
+
+def readable(conn: Connection, user_key: int, file_ids: Collection[str], *, any_room: bool = False) -> list[FileRow]:
+    """Of some files, those that are complete and that a user may read: of messages in the user's rooms, and their own
+    without a message.
+
+    Args:
+        any_room: those of messages in rooms that the user is not in, too.
+    """
+    message = and_(entries.c.room_id == files.c.room_id, entries.c.seq == files.c.seq, entries.c.deleted.is_(False))
+    member = and_(members.c.room_id == files.c.room_id, members.c.user_id == user_key)
+    rows = conn.execute(
+        select(*_COLUMNS)
+        .outerjoin_from(files, entries, message)
+        .outerjoin(members, member)
+        .where(files.c.id.in_(file_ids), files.c.parts.is_(None))
+        .where(
+            or_(
+                and_(files.c.room_id.is_(None), files.c.user_id == user_key, files.c.expires_at > 0),
+                and_(entries.c.seq.is_not(None), true() if any_room else members.c.user_id.is_not(None)),
+            )
+        )
+        .order_by(files.c.id)
+    )
+    return [FileRow._make(row) for row in rows]
+
+
+def receive(conn: Connection, file: FileRow, part: str, size: int, expires_at: int) -> bool:
+    """Add a durable part of an upload; False, and nothing is changed, if another one was added since it was read."""
+    parts = orjson.dumps([*file.part_keys, part]).decode()
+    added = conn.execute(
+        update(files)
+        .where(files.c.id == file.id, files.c.parts == file.parts, files.c.expires_at > 0)
+        .values(received=file.received + size, parts=parts, expires_at=expires_at)
+    )
+    return added.rowcount > 0
+
+
+def complete(conn: Connection, file_id: str, **found: object) -> bool:
+    """Note that the content is in the store as a whole; False if the upload has expired.
+
+    Args:
+        found: `size`, `type`, `width`, `height` and `preview`.
+    """
+    stored = update(files).where(files.c.id == file_id, files.c.expires_at > 0).values(parts=None, **found)
+    return conn.execute(stored).rowcount > 0
+
+
+def take(conn: Connection, user_key: int, file_ids: Sequence[str]) -> dict[str, FileRow]:
+    """The files among some that a user has uploaded and that belong to no message yet, locked."""
+    rows = conn.execute(
+        select(*_COLUMNS)
+        .where(files.c.id.in_(file_ids), files.c.user_id == user_key)
+        .where(files.c.room_id.is_(None), files.c.parts.is_(None), files.c.expires_at > 0)
+        .order_by(files.c.id)
+        .with_for_update()
+    )
+    return {row[0]: FileRow._make(row) for row in rows}
+
+
+def attach(conn: Connection, file_ids: Collection[str], room_key: int, seq: int) -> None:
+    """Give files to a message."""
+    owned = {"room_id": room_key, "seq": seq, "expires_at": None}
+    conn.execute(update(files).where(files.c.id.in_(file_ids)).values(**owned))
+
+
+_RELEASED = {"room_id": None, "seq": None, "expires_at": 0}
+
+
+def release(conn: Connection, room_key: int, *, seq: int | None = None, upto: int | None = None) -> None:
+    """Let the files of a message be deleted, or those of all messages of a room up to a seq."""
+    which = files.c.seq == seq if upto is None else files.c.seq <= upto
+    conn.execute(update(files).where(files.c.room_id == room_key, which).values(**_RELEASED))
+
+
+def discard(conn: Connection, user_key: int, file_id: str) -> bool:
+    """Let a file of a user be deleted that belongs to no message; False if there is none."""
+    own = (files.c.id == file_id, files.c.user_id == user_key, files.c.room_id.is_(None), files.c.expires_at > 0)
+    return conn.execute(update(files).where(*own).values(**_RELEASED)).rowcount > 0
+
+
+def discard_all(conn: Connection, user_key: int) -> None:
+    """Let all files of a user be deleted that belong to no message."""
+    conn.execute(update(files).where(files.c.user_id == user_key, files.c.room_id.is_(None)).values(**_RELEASED))
+
+
+def expire(conn: Connection, now: int, limit: int) -> list[str]:
+    """Take files that have expired at a time (ms) out of reach, so that their contents can be deleted."""
+    outdated = select(files.c.id).where(files.c.expires_at <= now).order_by(files.c.expires_at).limit(limit)
+    taken = update(files).where(files.c.id.in_(outdated.scalar_subquery()), files.c.expires_at <= now)
+    return list(conn.scalars(taken.values(expires_at=0).returning(files.c.id)))
+
+
+def delete(conn: Connection, file_ids: Collection[str]) -> None:
+    conn.execute(delete_rows(files).where(files.c.id.in_(file_ids), files.c.expires_at == 0))
+
+
+def stored(conn: Connection) -> list[str]:
+    """All complete files."""
+    return list(conn.scalars(select(files.c.id).where(files.c.parts.is_(None)).order_by(files.c.id)))

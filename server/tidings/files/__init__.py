@@ -1,0 +1,1 @@
+"""Files of messages: their store, their uploads, and what is in them."""
