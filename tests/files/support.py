@@ -90,7 +90,7 @@ async def moved_on(server: RunningNode, token: str, url: str, offset: int) -> in
 
 async def links(server: RunningNode, token: str, *file_ids: str) -> list[dict[str, Any]]:
     async with http(server, token) as client:
-        answer = await client.post("/api/files/links", json={"file_ids": list(file_ids)})
+        answer = await client.post("/api/file-links", json={"file_ids": list(file_ids)})
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["files"]
     return found

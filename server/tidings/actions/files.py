@@ -45,7 +45,7 @@ async def delete_upload(ctx: Context, req: FileRef) -> Empty:
     return Empty()
 
 
-@action("get_files", scope=KeyScope.READ, http="POST /api/files/links", limit=Limit.READS)
+@action("get_files", scope=KeyScope.READ, http="POST /api/file-links", limit=Limit.READS)
 async def get_files(ctx: Context, req: GetFiles) -> LinkedFiles:
     """Get links to files of messages in the caller's rooms, and to the caller's own complete uploads.
 
