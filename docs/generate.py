@@ -536,6 +536,11 @@ def _limits_of_storage() -> list[Row]:
             f"{QUOTAS['topics']:,}, and {QUOTAS['groups']:,}",
             "`too_large`",
         ],
+        [
+            "bytes of one file, and quota `files`: bytes of all files of a user",
+            f"{days['file_bytes']:,}, and {QUOTAS['files']:,}",
+            "`too_large`",
+        ],
         ["quota `links`: invitation links by one user into one room", f"{QUOTAS['links']:,}", "`too_large`"],
         [
             "devices that are not seen any more, and sessions that have ended",

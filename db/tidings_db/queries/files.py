@@ -148,11 +148,6 @@ def discard(conn: Connection, user_key: int, file_id: str) -> bool:
     return conn.execute(update(files).where(*own).values(**_RELEASED)).rowcount > 0
 
 
-def discard_all(conn: Connection, user_key: int) -> None:
-    """Let all files of a user be deleted that belong to no message."""
-    conn.execute(update(files).where(files.c.user_id == user_key, files.c.room_id.is_(None)).values(**_RELEASED))
-
-
 def expire(conn: Connection, now: int, limit: int) -> list[str]:
     """Take files that have expired at a time (ms) out of reach, so that their contents can be deleted."""
     outdated = select(files.c.id).where(files.c.expires_at <= now).order_by(files.c.expires_at).limit(limit)
@@ -162,8 +157,3 @@ def expire(conn: Connection, now: int, limit: int) -> list[str]:
 
 def delete(conn: Connection, file_ids: Collection[str]) -> None:
     conn.execute(delete_rows(files).where(files.c.id.in_(file_ids), files.c.expires_at == 0))
-
-
-def stored(conn: Connection) -> list[str]:
-    """All complete files."""
-    return list(conn.scalars(select(files.c.id).where(files.c.parts.is_(None)).order_by(files.c.id)))

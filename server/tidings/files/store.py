@@ -61,6 +61,7 @@ class FolderStore(FileStore):
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         staged = target.with_name(f".{secrets.token_hex(8)}")
         shutil.move(source, staged)
+        staged.chmod(0o600)
         with staged.open("rb") as file:
             os.fsync(file.fileno())
         staged.replace(target)
