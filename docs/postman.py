@@ -42,8 +42,8 @@ if (pm.request.auth?.type === "bearer" && !pm.variables.get("bearerToken")) {
 }"""
 """Before each request: signs in as `username` if needed, and registers the other users of the examples."""
 _FOLDERS: Final = (
-    *("rooms", "messages", "files", "push", "streams", "events", "moderation", "reports", "pending", "search", "echo"),
-    *("export", "admin", "server", "webhooks", "backends", "accounts"),
+    *("rooms", "messages", "files", "push", "streams", "events", "moderation", "reports", "pending", "search"),
+    *("echo", "export", "admin", "server", "webhooks", "backends", "accounts"),
 )
 """The order of the folders: `rooms` makes what others need, `accounts` ends the account. The dialects follow."""
 _ORDER: Final = (
