@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from tidings.contract.actions import NO_NUL, Id, Payload
 
 _Endpoint = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=NO_NUL)]
 _Key = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL)]
+MAX_KEYS = 8
+
+
+def _limit_keys(value: object) -> object:
+    """Refuse too many keys before each of them is validated."""
+    if isinstance(value, dict) and len(value) > MAX_KEYS:
+        raise ValueError(f"more than {MAX_KEYS} keys")
+    return value
+
+
+_Keys = Annotated[
+    dict[Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=NO_NUL)], _Key],
+    BeforeValidator(_limit_keys),
+]
 
 
 class SubscribePush(Payload):
@@ -17,9 +31,9 @@ class SubscribePush(Payload):
         description="As the browser gives it: https, on the Internet. Of another provider: what it sends to",
         examples=["https://push.example.org/send/dGlkaW5ncw"],
     )
-    keys: dict[Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=NO_NUL)], _Key] = Field(
+    keys: _Keys = Field(
         default_factory=dict,
-        max_length=8,
+        max_length=MAX_KEYS,
         description="As the browser gives them: `p256dh` and `auth`",
         examples=[
             {

@@ -35,7 +35,7 @@ from tidings.files.store import CHUNK, FileStore
 from tidings.log.messages import new_message_id
 from tidings.log.quotas import Quotas
 from tidings.log.retention import RETENTION_S, now_ms
-from tidings.supervision import Periodic
+from tidings.supervision import Periodic, spawn
 from tidings_db.engine import Database, Write
 from tidings_db.queries import files
 from tidings_db.queries.files import FileRow
@@ -166,7 +166,7 @@ class Files(Periodic):
         """Make a file of the parts, once. Goes on if its caller is cancelled."""
         task = self._completing.get(file_id)
         if task is None:
-            task = self._completing[file_id] = asyncio.create_task(self._complete(file_id))
+            task = self._completing[file_id] = spawn(self._complete(file_id), "tidings.files.complete")
             task.add_done_callback(lambda _: self._completing.pop(file_id))
         await asyncio.shield(task)
 

@@ -42,8 +42,7 @@ POLICY: Final = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self' data: blob:",
-        "media-src 'self'",
+        "img-src 'self' data:",
         "font-src 'self'",
         "connect-src 'self'",  # in CSP 3 it includes WebSockets
         "manifest-src 'self'",
@@ -153,19 +152,8 @@ def built() -> Traversable:
     return resources.files("tidings") / "static"
 
 
-def install(
-    app: FastAPI,
-    logs: Logs,
-    static: Traversable | None = None,
-    brand: Brand = Brand(),
-    *,
-    files_origin: str = "",
-) -> None:
-    """Add a route for each file of the web client. If it was not built, `/` redirects to `/docs`.
-
-    Args:
-        files_origin: another origin from which the page shows files of messages.
-    """
+def install(app: FastAPI, logs: Logs, static: Traversable | None = None, brand: Brand = Brand()) -> None:
+    """Add a route for each file of the web client. If it was not built, `/` redirects to `/docs`."""
     folder = built() if static is None else static
     if not (folder / "index.html").is_file():
         logs.info("the web client is not built: / redirects to /docs")
@@ -177,17 +165,8 @@ def install(
             continue
         brotli = files.get(name + BROTLI)
         static_file = File(name, file.read_bytes(), None if brotli is None else brotli.read_bytes(), brand)
-        if files_origin and static_file.guards is GUARDS:
-            static_file.guards = GUARDS | {"Content-Security-Policy": _policy(files_origin)}
         for path in static_file.paths:
             app.add_api_route(path, _endpoint(static_file), methods=["GET", "HEAD"], include_in_schema=False)
-
-
-def _policy(files_origin: str) -> str:
-    policy = POLICY
-    for directive in ("img-src 'self'", "media-src 'self'"):
-        policy = policy.replace(directive, f"{directive} {files_origin}")
-    return policy
 
 
 def _documentation() -> RedirectResponse:
