@@ -69,7 +69,7 @@ test("a link is shown with the title of its page, to all readers for one request
   const content = `Look: ${site.url}/menu, and ${site.url}/עברית. Not <${site.url}/hidden> nor ${site.url}/gone`;
   await author.say(room_id, content);
   for (const reader of [omar, lucia]) {
-    const card = reader.message("Look:").locator(".preview");
+    const card = reader.message("Look:").locator(".link-preview");
     const link = card.getByRole("link", { name: "Today's <b>menu</b> desrever" });
     await link.waitFor();
     expect(await link.getAttribute("href")).toBe(`${site.url}/menu`);
@@ -96,7 +96,7 @@ test("a link is shown with the title of its page, to all readers for one request
   const first = (reader: typeof omar) => reader.message("Look:").getByRole("link", { name: "menu" });
   await omar.button("Remove preview").first().click();
   for (const reader of [omar, lucia]) {
-    await expect.poll(() => reader.message("Look:").locator(".preview").count()).toBe(1);
+    await expect.poll(() => reader.message("Look:").locator(".link-preview").count()).toBe(1);
     expect(await first(reader).getAttribute("href")).toBe(`${site.url}/menu`);
   }
   const edited = (await author.history(room_id)).at(-1)?.content;
@@ -129,6 +129,6 @@ test("cards that appear above do not move what somebody reads", async ({ person,
   await expect.poll(() => site.asked.length).toBeGreaterThan(0);
   const before = await top();
   open();
-  await lucia.log.locator(".preview").nth(2).waitFor({ state: "attached" });
+  await lucia.log.locator(".link-preview").nth(2).waitFor({ state: "attached" });
   expect(Math.abs((await top()) - before)).toBeLessThan(2);
 });

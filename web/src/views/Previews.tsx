@@ -22,7 +22,7 @@ export function Previews({ message, tools }: { message: Message; tools: Tools })
     // A screen reader has announced the message with its links.
     <div className="previews" aria-live="off">
       {shown.map((preview) => (
-        <div key={preview.url} className="preview">
+        <div key={preview.url} className="link-preview">
           <div className="site">
             <bdi>{preview.site_name ?? hostOf(preview.url)}</bdi>
             {preview.site_name !== null && <bdi className="host">{hostOf(preview.url)}</bdi>}
