@@ -130,6 +130,25 @@ test("the own profile is edited in the account's menu, and others see it at once
   await own.locator(".moon").waitFor();
 });
 
+test("a conversation is called by the other's display name, before it was opened, and found by either name", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const lucia = await account("lucia");
+  const shown = `Señora ${lucia.name.toUpperCase()}`;
+  await lucia.ask("set_profile", { display_name: shown });
+  await lucia.ask("create_conversation", { usernames: [omar.name] });
+  await omar.room(shown).waitFor();
+  const filter = omar.page.getByRole("searchbox", { name: "Filter rooms" });
+  for (const name of [shown, lucia.name]) {
+    await filter.fill(name);
+    await omar.room(shown).waitFor();
+  }
+  await filter.press("Enter");
+  await omar.page.getByRole("heading", { level: 1, name: shown, exact: true }).waitFor();
+});
+
 test("a search takes filters, and says what is wrong with one", async ({ person, account }) => {
   const omar = await person("omar");
   const lucia = await account("lucia");
