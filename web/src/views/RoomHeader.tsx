@@ -99,7 +99,15 @@ export function RoomHeader({
       <IconButton label={t("Members")} aria-expanded={members} onClick={onMembers}>
         <Users size={20} />
       </IconButton>
-      <Menu label={t("More about this room")} icon={<MoreVertical size={20} />}>
+      <Menu
+        label={t("More about this room")}
+        icon={
+          <>
+            <MoreVertical size={20} />
+            {reports > 0 && <span className="badge strong">{reports}</span>}
+          </>
+        }
+      >
         {mayInvite(room) && (
           <Item onClick={() => setTask("invite")}>
             <UserPlus size={18} /> {t("Invite people")}
