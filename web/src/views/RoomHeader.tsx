@@ -134,7 +134,7 @@ export function RoomHeader({
         )}
         {room.kind !== "direct" && moderates(room.role) && (
           <Item onClick={() => setTask("purpose")}>
-            <Info size={18} /> {t("Say what it is for")}
+            <Info size={18} /> {t("Set the purpose")}
           </Item>
         )}
         {room.kind !== "direct" && room.role === "owner" && (
