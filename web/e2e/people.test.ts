@@ -103,7 +103,7 @@ test("a card says who somebody is now, and does what one may do about them", asy
   await card.getByRole("button", { name: "Unblock" }).click();
   await card.getByRole("button", { name: "Block", exact: true }).waitFor();
   await card.getByRole("button", { name: "Message" }).click();
-  await omar.page.getByRole("heading", { level: 1, name: lucia.name, exact: true }).waitFor();
+  await omar.page.getByRole("heading", { level: 1, name: shown, exact: true }).waitFor();
 });
 
 test("the own profile is edited in the account's menu, and others see it at once", async ({ person, account }) => {
