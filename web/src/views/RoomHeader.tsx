@@ -104,7 +104,11 @@ export function RoomHeader({
         icon={
           <>
             <MoreVertical size={20} />
-            {reports > 0 && <span aria-hidden="true" className="badge strong">{reports}</span>}
+            {reports > 0 && (
+              <span aria-hidden="true" className="badge strong">
+                {reports}
+              </span>
+            )}
           </>
         }
       >
