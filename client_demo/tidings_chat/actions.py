@@ -199,9 +199,9 @@ async def set_title(context: CommandContext, rest: str) -> None:
     context.show(views=[await _ask_in_room(context, Room, "set_title", title=rest)])
 
 
-@_command("purpose", "[TEXT]", "say what this room is for; nothing: remove it", group=_ROOMS, needs_room=True)
+@_command("purpose", "TEXT|off", "say what this room is for; off: remove it", group=_ROOMS, needs_room=True)
 async def set_purpose(context: CommandContext, rest: str) -> None:
-    context.show(views=[await _ask_in_room(context, Room, "set_purpose", purpose=rest or None)])
+    context.show(views=[await _ask_in_room(context, Room, "set_purpose", purpose=None if rest == "off" else rest)])
 
 
 _RINGS: Final = {

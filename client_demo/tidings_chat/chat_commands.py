@@ -147,7 +147,7 @@ async def msg(chat: Chat, rest: str) -> None:
 async def reply(chat: Chat, rest: str) -> None:
     reference, text = number_and_text(rest, m("/reply N TEXT"))
     message = await chat.message(reference)
-    await chat.send(_current(chat).ref, text, message.id)
+    await chat.send(_current(chat).ref, text, message.id, message.thread)
 
 
 @_command("thread", "N [TEXT]", "reply in the thread of message N; without TEXT: show it", group=_MESSAGES)

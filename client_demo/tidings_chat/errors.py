@@ -26,6 +26,15 @@ _MEANINGS: Final = {
 _OFFLINE: Final = (m("the connection was lost"), m("not connected"), m("the client is closed"))
 """Messages of the library."""
 
+_CLOSINGS: Final = {
+    "closed: shutdown": m("the server is restarting"),
+    "closed: slow_consumer": m("the connection was too slow"),
+    "closed: token_expired": m("the session has expired"),
+    "closed: token_revoked": m("the session was signed out"),
+    "closed: replaced": m("another client connected as this device"),
+}
+"""What the library says of a connection that the server closed."""
+
 
 class SignedOut(TidingsError):
     """No valid token and no way to get one: the user has to sign in again."""
@@ -53,6 +62,11 @@ def reason_of(error: Refused) -> str:
 def message_of(error: TidingsError) -> str:
     """`str(error)` in the user's language."""
     return f"{reason_of(error)} ({error.code})" if isinstance(error, Refused) else t(str(error))
+
+
+def why_offline(reason: str) -> str:
+    """The reason of a status of the library, in the user's language."""
+    return t(_CLOSINGS.get(reason, reason))
 
 
 def why_ended(error: TidingsError) -> TidingsError:

@@ -33,7 +33,7 @@ from tidings.contract.models import (
 )
 from tidings_chat import render
 from tidings_chat.colours import ALERT, BAD
-from tidings_chat.errors import message_of
+from tidings_chat.errors import message_of, why_offline
 from tidings_chat.i18n import m, t
 from tidings_chat.message_cache import MessageCache
 from tidings_chat.navigation import Navigation
@@ -124,8 +124,9 @@ class EventDisplay:
             self._print_message(self._messages.add(message), in_open_room=True)
 
     def show_offline(self, reason: str) -> None:
+        reason = why_offline(reason)
         if not self.offline_reason and self._greeted:
-            self._screen.print(render.note(t("{reason}: trying again", reason=t(reason)), ALERT))
+            self._screen.print(render.note(t("{reason}: trying again", reason=reason), ALERT))
         self.offline_reason = reason
         self._roster.clear_typing()
         self._screen.redraw()

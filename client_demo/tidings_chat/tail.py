@@ -11,7 +11,7 @@ from tidings.contract.events import MessageChanged
 from tidings.contract.models import ApplicationEvent, Message, Profile, Room, View
 from tidings_chat import render
 from tidings_chat.account import Account
-from tidings_chat.errors import why_ended
+from tidings_chat.errors import why_ended, why_offline
 from tidings_chat.events import read_event
 from tidings_chat.i18n import m, t
 from tidings_chat.rooms import all_rooms, title
@@ -152,4 +152,4 @@ class Tail:
 
 def _report(status: Status) -> None:
     if status.state == "offline":
-        print(t("{reason}: trying again", reason=t(status.reason)), file=sys.stderr)
+        print(t("{reason}: trying again", reason=why_offline(status.reason)), file=sys.stderr)

@@ -42,5 +42,7 @@ async def test_a_reply_in_a_thread_is_quiet_in_the_room_and_not_unread_there(
     await omar.sees(r"1 reply: /thread 1")
     omar.type("/thread 1")
     await omar.sees("yo voy")
+    omar.type("/reply 2 y yo")
+    await diego.sees(r"↳ 2 diego yo voy\s+y yo")
     room = (await people.ask("omar", "GET", "/api/rooms"))["rooms"][0]
     assert (room["unread"], room["last_message"]["content"]) == (0, "¿Quién viene?")

@@ -103,7 +103,7 @@ test("a card says who somebody is now, and does what one may do about them", asy
   await card.getByRole("button", { name: "Unblock" }).click();
   await card.getByRole("button", { name: "Block", exact: true }).waitFor();
   await card.getByRole("button", { name: "Message" }).click();
-  await omar.page.getByRole("heading", { level: 1, name: lucia.name, exact: true }).waitFor();
+  await omar.page.getByRole("heading", { level: 1, name: shown, exact: true }).waitFor();
 });
 
 test("the own profile is edited in the account's menu, and others see it at once", async ({ person, account }) => {
@@ -128,6 +128,25 @@ test("the own profile is edited in the account's menu, and others see it at once
   const own = omar.page.locator(".account");
   await own.getByText(/Omar Haddad\s+Reading/).waitFor();
   await own.locator(".moon").waitFor();
+});
+
+test("a conversation is called by the other's display name, before it was opened, and found by either name", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const lucia = await account("lucia");
+  const shown = `Señora ${lucia.name.toUpperCase()}`;
+  await lucia.ask("set_profile", { display_name: shown });
+  await lucia.ask("create_conversation", { usernames: [omar.name] });
+  await omar.room(shown).waitFor();
+  const filter = omar.page.getByRole("searchbox", { name: "Filter rooms" });
+  for (const name of [shown, lucia.name]) {
+    await filter.fill(name);
+    await omar.room(shown).waitFor();
+  }
+  await filter.press("Enter");
+  await omar.page.getByRole("heading", { level: 1, name: shown, exact: true }).waitFor();
 });
 
 test("a search takes filters, and says what is wrong with one", async ({ person, account }) => {

@@ -269,10 +269,10 @@ test("favourites, what a room is for, and what it notifies of are the same on tw
   const other = await omar.context.newPage();
   await other.goto(omar.url);
   const heading = (page: typeof other, name: string) => page.getByRole("heading", { name, exact: true });
-  await omar.menu("More about this room", "Say what it is for");
+  await omar.menu("More about this room", "Set the purpose");
   await omar.page.getByLabel("Purpose").fill("What happened today");
   await omar.button("Save").click();
-  await omar.log.getByText("said what this room is for: “What happened today”.").waitFor();
+  await omar.log.getByText("said what this room is for: “What happened today”").waitFor();
   await other.locator(".room-header").getByText("What happened today").waitFor();
   await omar.menu("More about this room", "Move to a section");
   await omar.page.getByRole("textbox", { name: "Section" }).fill(" Trabajo ");

@@ -7,10 +7,15 @@ import { locale, m, t, translationOf } from "./i18n.ts";
 /** How many members are named if a group has no title. */
 const NAMED = 3;
 
-/** The name of a room: its topic, the other user, its title, or the other members. */
+/** The name of a room: its topic, the other user, its title, or the other members; users by their display names. */
 export function nameOf(room: Room, members: ReadonlyMap<string, Member> | null = null, me = ""): string {
+  const named = (username: string) => members?.get(username)?.display_name ?? username;
+  if (room.kind === "direct" && room.title !== null) return named(room.title);
   if (room.topic_name !== null || room.title !== null) return room.topic_name ?? room.title ?? "";
-  const others = [...(members?.keys() ?? [])].filter((name) => name !== me).sort(byName.compare);
+  const others = [...(members?.keys() ?? [])]
+    .filter((name) => name !== me)
+    .map(named)
+    .sort(byName.compare);
   if (others.length === 0) return room.members > 1 ? t("Group of {members}", { members: room.members }) : t("Group");
   if (others.length <= NAMED + 1) return others.join(", ");
   return t("{names} and {count} more", { names: others.slice(0, NAMED).join(", "), count: others.length - NAMED });

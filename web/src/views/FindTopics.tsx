@@ -1,4 +1,3 @@
-import { Hash } from "lucide-react";
 import { useDeferredValue, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
@@ -6,6 +5,7 @@ import { m, n, t } from "../i18n.ts";
 import { open } from "../location.ts";
 import { reasonOf } from "../text.ts";
 import { useWork } from "./form.tsx";
+import { Sign } from "./Sign.tsx";
 import { Dialog } from "./ui.tsx";
 
 const SHOWN = 100;
@@ -88,9 +88,7 @@ function Topic({
   };
   return (
     <li>
-      <span className="avatar sign" aria-hidden="true">
-        <Hash size={18} />
-      </span>
+      <Sign room={topic} name={name} size={18} />
       <span className="grow">
         <strong className="ellipsis">{name}</strong>
         <span className="muted small">

@@ -230,6 +230,11 @@ const MemberRow = memo(function MemberRow({
   menu: string | null;
   onOpen: (username: string, button: HTMLElement) => void;
 }) {
+  const about: string[] = [];
+  if (display_name != null) about.push(`@${username}`);
+  if (status !== null && (status.until === null || isAhead(status.until)))
+    about.push(`${status.emoji ?? ""} ${status.text}`.trim());
+  if (!online && last_seen !== null) about.push(t("last seen {time}", { time: agoOf(last_seen) }));
   const face = (
     <>
       <Avatar name={username} online={online} quiet={isAhead(do_not_disturb_until)} />
@@ -238,12 +243,6 @@ const MemberRow = memo(function MemberRow({
           <span className="ellipsis">
             <bdi>{display_name ?? username}</bdi>
           </span>
-          {display_name != null && <span className="muted small">{username}</span>}
-          {status !== null && (status.until === null || isAhead(status.until)) && (
-            <span className="muted small ellipsis">
-              {status.emoji} {status.text}
-            </span>
-          )}
           {me && <span className="muted small">{t("you")}</span>}
           {role !== "member" && <span className="role">{roleOf(role)}</span>}
           {isAhead(muted_until) && (
@@ -252,9 +251,7 @@ const MemberRow = memo(function MemberRow({
             </span>
           )}
         </span>
-        {!online && last_seen !== null && (
-          <span className="muted small ellipsis seen">{t("last seen {time}", { time: agoOf(last_seen) })}</span>
-        )}
+        {about.length > 0 && <span className="muted small ellipsis seen">{about.join(" · ")}</span>}
       </span>
     </>
   );

@@ -197,7 +197,7 @@ function Quote({ replied, jump }: { replied: Message | null; jump: Tools["jump"]
     <button type="button" className="quote" onClick={() => jump(replied)}>
       <CornerUpRight size={14} aria-hidden="true" />
       <span className="hidden">{t("In reply to")} </span>
-      <b>
+      <b className="ellipsis">
         <DisplayName room_id={replied.room_id} username={replied.sender} />
       </b>
       <span className="ellipsis" dir="auto">

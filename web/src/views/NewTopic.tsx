@@ -9,12 +9,18 @@ import { Dialog } from "./ui.tsx";
 export function NewTopic({ onClose }: { onClose: () => void }) {
   const client = useClient();
   const [name, setName] = useState("");
+  const [purpose, setPurpose] = useState("");
   const [isPrivate, setPrivate] = useState(false);
   const [posting, setPosting] = useState<Posting>("members");
   const { busy, error, run } = useWork();
   const create = () =>
     run(async () => {
-      const room = await client.ask("create", { topic_name: name.trim(), is_private: isPrivate, posting });
+      const room = await client.ask("create", {
+        topic_name: name.trim(),
+        is_private: isPrivate,
+        posting,
+        purpose: purpose.trim() || null,
+      });
       open(room.room_id);
       onClose();
     });
@@ -31,6 +37,14 @@ export function NewTopic({ onClose }: { onClose: () => void }) {
           error={error}
           value={name}
           onChange={(event) => setName(event.target.value)}
+        />
+        <Field
+          label={t("Purpose (optional)")}
+          autoComplete="off"
+          maxLength={250}
+          hint={t("Everyone who finds this room sees it.")}
+          value={purpose}
+          onChange={(event) => setPurpose(event.target.value)}
         />
         <div>
           <label className="check">

@@ -53,7 +53,7 @@ export function RoomDialog({
         <Line
           title={t("What {name} is for", { name })}
           label={t("Purpose")}
-          hint={t("Who finds the room sees it.")}
+          hint={t("Everyone who finds this room sees it.")}
           most={250}
           value={room.purpose}
           save={(purpose) => client.ask("set_purpose", { room_id: room.room_id, purpose })}
@@ -65,7 +65,11 @@ export function RoomDialog({
         <Line
           title={t("Section of {name}", { name })}
           label={t("Section")}
-          hint={t("Only you see it, on every device. Rooms of the same section stand together.")}
+          hint={
+            room.preferences?.favourite
+              ? t("Only you see it, on every device. A favourite stays among the favourites.")
+              : t("Only you see it, on every device. Rooms of the same section stand together.")
+          }
           most={64}
           value={room.preferences?.section ?? null}
           save={(section) => client.ask("set_preferences", { room_id: room.room_id, section })}

@@ -99,7 +99,19 @@ export function RoomHeader({
       <IconButton label={t("Members")} aria-expanded={members} onClick={onMembers}>
         <Users size={20} />
       </IconButton>
-      <Menu label={t("More about this room")} icon={<MoreVertical size={20} />}>
+      <Menu
+        label={t("More about this room")}
+        icon={
+          <>
+            <MoreVertical size={20} />
+            {reports > 0 && (
+              <span aria-hidden="true" className="badge strong">
+                {reports}
+              </span>
+            )}
+          </>
+        }
+      >
         {mayInvite(room) && (
           <Item onClick={() => setTask("invite")}>
             <UserPlus size={18} /> {t("Invite people")}
@@ -126,7 +138,7 @@ export function RoomHeader({
         )}
         {room.kind !== "direct" && moderates(room.role) && (
           <Item onClick={() => setTask("purpose")}>
-            <Info size={18} /> {t("Say what it is for")}
+            <Info size={18} /> {t("Set the purpose")}
           </Item>
         )}
         {room.kind !== "direct" && room.role === "owner" && (

@@ -354,7 +354,7 @@ function Heading({
       <h2>
         <button type="button" aria-expanded={!folded} onClick={onFold}>
           {folded ? <ChevronRight size={14} /> : <ChevronDown size={14} />}
-          {title === null ? <bdi>{section.slice("own ".length)}</bdi> : t(title)}
+          {title === null ? <bdi className="ellipsis">{section.slice("own ".length)}</bdi> : t(title)}
         </button>
       </h2>
       {add !== undefined && (

@@ -39,7 +39,7 @@ export const RoomRow = memo(function RoomRow({
   return (
     <div className={`room-row ${room.kind} ${unread ? "unread" : ""} ${current ? "current" : ""}`}>
       <Sign room={room} name={name} online={online} size={16} />
-      {room.kind === "group" && room.title === null && held.members === null && <Names room_id={room.room_id} />}
+      {held.members === null && room.kind !== "topic" && <Names room_id={room.room_id} />}
       <a
         className="name ellipsis"
         dir="auto"
@@ -85,12 +85,12 @@ export const RoomRow = memo(function RoomRow({
   );
 });
 
-/** Loads the members of a group without a title, who make up its name. */
+/** Loads the members of a conversation, by whose names it is called. */
 function Names({ room_id }: { room_id: string }) {
   const client = useClient();
   const connected = useView((view) => view.status.is === "online");
   useEffect(() => {
-    // On failure, its name is the number of members.
+    // On failure, its name is the username, or the number of members.
     if (connected) client.load.members(room_id).catch(() => undefined);
   }, [client, connected, room_id]);
   return null;

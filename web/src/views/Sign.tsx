@@ -18,7 +18,7 @@ export function Sign({
   online?: boolean;
   size: number;
 }) {
-  if (room.kind === "direct") return <Other room={room} name={name} online={online} />;
+  if (room.kind === "direct") return <Other room={room} online={online} />;
   const Icon = room.kind === "group" ? Users : room.is_private ? Lock : Hash;
   const hue = room.kind === "group" ? { style: { "--hue": hueOf(name) } as object } : {};
   return (
@@ -28,7 +28,8 @@ export function Sign({
   );
 }
 
-function Other({ room: { room_id }, name, online }: { room: Room; name: string; online: boolean }) {
+function Other({ room: { room_id, title }, online }: { room: Room; online: boolean }) {
+  const name = title ?? "";
   const quiet = useView(({ state }) => isAhead(profileOf(state, room_id, name)?.do_not_disturb_until ?? null));
   return <Avatar name={name} online={online} quiet={quiet} />;
 }

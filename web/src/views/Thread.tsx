@@ -108,7 +108,7 @@ export function Thread({
               />
               {row.message.id === id && (
                 <p className="replies muted small">
-                  {n("{count} reply", "{count} replies", held?.count ?? 0)}
+                  {(held?.count ?? 0) > 0 && n("{count} reply", "{count} replies", held?.count ?? 0)}
                   {more && (
                     <button type="button" className="button" onClick={load}>
                       {t("Show earlier replies")}

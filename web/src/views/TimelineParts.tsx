@@ -83,7 +83,7 @@ function NoteText({ note }: { note: Note }) {
   if (note.change === "purpose")
     return note.title === null
       ? tx("{name} removed what this room is for.", { name })
-      : tx("{name} said what this room is for: “{purpose}”.", { name, purpose: <bdi>{note.title}</bdi> });
+      : tx("{name} said what this room is for: “{purpose}”", { name, purpose: <bdi>{note.title}</bdi> });
   if (note.change === "posting")
     return note.title === "moderators"
       ? tx("{name} chose that only moderators can write here.", { name })

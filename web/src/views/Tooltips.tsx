@@ -40,7 +40,7 @@ export function Tooltips() {
     };
     const pointed = (event: PointerEvent) => event.pointerType === "mouse" && look(event.target);
     const focused = ({ target }: FocusEvent) =>
-      look(target instanceof Element && target.matches(":focus-visible") ? target : null);
+      look(target instanceof Element && target.matches(":focus-visible:not(input)") ? target : null);
     const listening = new AbortController();
     const { signal } = listening;
     document.addEventListener("pointerover", pointed, { signal });

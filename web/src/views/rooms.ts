@@ -39,7 +39,8 @@ export function linesOf(rooms: ReadonlyMap<string, RoomState>, shown: Shown): Li
   const words = filter.trim().toLocaleLowerCase();
   const found = new Map<Section, RoomState[]>(SECTIONS.map((section) => [section, []]));
   for (const held of rooms.values()) {
-    if (words !== "" && !nameOf(held.room, held.members, me).toLocaleLowerCase().includes(words)) continue;
+    const name = `${nameOf(held.room, held.members, me)} ${held.room.kind === "direct" ? held.room.title : ""}`;
+    if (words !== "" && !name.toLocaleLowerCase().includes(words)) continue;
     const section = sectionOf(held, shown);
     found.set(section, [...(found.get(section) ?? []), held]);
   }
