@@ -33,7 +33,7 @@ _CLOSINGS: Final = {
     "closed: token_revoked": m("the session was signed out"),
     "closed: replaced": m("another client connected as this device"),
 }
-"""What the library says of a connection that the server closed."""
+"""The library's reason for a connection that the server closed -> a text for the user."""
 
 
 class SignedOut(TidingsError):
