@@ -134,7 +134,7 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
         logo = Path(node.settings.server_logo)
         brand = Brand(brand.name, logo.read_bytes(), TYPES[logo.suffix.lower()])
     files.install(web, node.dispatcher, node.parts)
-    static_files.install(web, node.logs, static, brand)
+    static_files.install(web, node.logs, static, brand, node.settings.files_origin)
     application = Application(node, web)
     web.router.lifespan_context = application.lifespan
     return application

@@ -102,9 +102,9 @@ async def test_the_content_policy_allows_only_this_server_and_its_files(http: ht
             policy = dict(part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; "))
             sources = {name: value for name, value in policy.items() if name.endswith("-src")}
             assert sources.pop("default-src") == "'none'"
-            assert sources.pop("img-src") == "'self' data:"
+            assert sources.pop("img-src") == "'self' data: blob:"
             assert sources.keys() == {
-                f"{kind}-src" for kind in ("script", "style", "font", "connect", "manifest", "worker")
+                f"{kind}-src" for kind in ("script", "style", "font", "connect", "manifest", "media", "worker")
             }
             assert set(sources.values()) == {"'self'"}
             assert {policy[name] for name in ("base-uri", "form-action", "frame-ancestors")} == {"'none'"}

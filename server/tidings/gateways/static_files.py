@@ -42,7 +42,8 @@ POLICY: Final = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self' data:",
+        "img-src 'self' data: blob:",  # what the page shows of a file before it is sent
+        "media-src 'self'",
         "font-src 'self'",
         "connect-src 'self'",  # in CSP 3 it includes WebSockets
         "manifest-src 'self'",
@@ -54,7 +55,8 @@ POLICY: Final = "; ".join(
         "trusted-types tidings",  # the client's policy for the address of its service worker
     )
 )
-"""The browser enforces it: text from users never runs as script, and the page contacts no other host."""
+"""The browser enforces it: text from users never runs as script, and the page contacts no other host than that of the
+files of messages, if they have one of their own (`guards`)."""
 GUARDS: Final = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -63,6 +65,16 @@ GUARDS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def guards(files_origin: str) -> dict[str, str]:
+    """The headers of the page, which shows files of that origin; empty: of its own."""
+    policy = POLICY
+    for kind in ("img-src", "media-src") if files_origin else ():
+        policy = policy.replace(f"{kind} 'self'", f"{kind} 'self' {files_origin}")
+    return GUARDS | {"Content-Security-Policy": policy}
+
+
 BROTLI: Final = ".br"
 """The build adds it to the name of a file's compressed form."""
 LIBRARY: Final = "socket.io/"
@@ -107,7 +119,7 @@ class Brand:
 class File:
     """A file of the web client."""
 
-    def __init__(self, name: str, body: bytes, brotli: bytes | None, brand: Brand) -> None:
+    def __init__(self, name: str, body: bytes, brotli: bytes | None, brand: Brand, guards: dict[str, str]) -> None:
         """`brotli`: the body compressed by Brotli, if the build has made it."""
         self.paths = ("/", "/admin") if name == "index.html" else (f"/{name}",)
         self.body = brand.apply(name, body)
@@ -115,7 +127,7 @@ class File:
         self.media_type = TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
         if name == ICON and brand.logo is not None:
             self.media_type = brand.logo_type
-        self.guards = LIBRARY_GUARDS if name.startswith(LIBRARY) else GUARDS
+        self.guards = LIBRARY_GUARDS if name.startswith(LIBRARY) else guards
         self.cache = "public, max-age=31536000, immutable" if name.startswith(NAMED_BY_CONTENT) else "no-cache"
 
     @cached_property
@@ -152,19 +164,21 @@ def built() -> Traversable:
     return resources.files("tidings") / "static"
 
 
-def install(app: FastAPI, logs: Logs, static: Traversable | None = None, brand: Brand = Brand()) -> None:
+def install(
+    app: FastAPI, logs: Logs, static: Traversable | None = None, brand: Brand = Brand(), files_origin: str = ""
+) -> None:
     """Add a route for each file of the web client. If it was not built, `/` redirects to `/docs`."""
     folder = built() if static is None else static
     if not (folder / "index.html").is_file():
         logs.info("the web client is not built: / redirects to /docs")
         app.add_api_route("/", _documentation, methods=["GET", "HEAD"], include_in_schema=False)
         return
-    files = dict(_files(folder))
+    files, headers = dict(_files(folder)), guards(files_origin)
     for name, file in files.items():
         if name.endswith(BROTLI):
             continue
         brotli = files.get(name + BROTLI)
-        static_file = File(name, file.read_bytes(), None if brotli is None else brotli.read_bytes(), brand)
+        static_file = File(name, file.read_bytes(), None if brotli is None else brotli.read_bytes(), brand, headers)
         for path in static_file.paths:
             app.add_api_route(path, _endpoint(static_file), methods=["GET", "HEAD"], include_in_schema=False)
 

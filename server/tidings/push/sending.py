@@ -26,6 +26,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy.engine import Connection as Transaction
 
 from tidings.contract.errors import ActionError, ErrorCode, invalid
@@ -340,5 +341,6 @@ def _prepare(conn: Transaction, delivery: DeliveryRow, now: int) -> _Prepared | 
 
 
 def _shortened(message: EntryRow) -> str:
-    text = " ".join((message.content or "").split())
+    content = message.content or ", ".join(file["name"] for file in orjson.loads(message.files or "[]"))
+    text = " ".join(content.split())
     return text if len(text) <= TEXT else f"{text[: TEXT - 1]}…"
