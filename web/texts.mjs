@@ -17,7 +17,7 @@ const SAME = new Set([
   ..."Tidings Bearer English Español Android Windows ChromeOS Linux Edge Opera Firefox Chrome Safari Arrow Files".split(
     " ",
   ),
-  ..."from:ana in:plaza in:@ana has:link has:code after:2026-01-31 before:2026-02-14".split(" "),
+  ..."from:ana in:plaza in:@ana has:link has:code has:file after:2026-01-31 before:2026-02-14".split(" "),
   ..."Enter Escape Tab Home End Delete".split(" "),
   "input, textarea, select",
   "read all",

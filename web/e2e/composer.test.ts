@@ -1,41 +1,6 @@
 /** Where one writes: what it says, what covers it, and what it refuses. */
 import { expect, test } from "./support/world.ts";
 
-test("a dropped or pasted file is refused with a message, and the page stays", async ({ person }) => {
-  const omar = await person("omar");
-  const topic = `files ${omar.name}`;
-  await (await omar.account()).topic(topic);
-  await omar.enter(topic);
-  const { page } = omar;
-  /** Whether the page has taken the event, so that the browser does nothing with it. */
-  const carried = (type: "dragover" | "drop" | "paste", text: boolean) =>
-    page.evaluate(
-      ([type, text]) => {
-        const data = new DataTransfer();
-        data.items.add(new File(["x"], "x.png", { type: "image/png" }));
-        if (text) data.setData("text/plain", "a cell");
-        const options = { bubbles: true, cancelable: true };
-        const event =
-          type === "paste"
-            ? new ClipboardEvent(type, { ...options, clipboardData: data })
-            : new DragEvent(type, { ...options, dataTransfer: data });
-        (document.activeElement ?? document.body).dispatchEvent(event);
-        return event.defaultPrevented;
-      },
-      [type, text] as const,
-    );
-  const notice = page.getByText("Files and images cannot be sent here.");
-  expect(await carried("paste", true)).toBe(false);
-  expect(await notice.count()).toBe(0);
-  for (const type of ["drop", "paste"] as const) {
-    expect(await carried("dragover", false)).toBe(true);
-    expect(await carried(type, false)).toBe(true);
-    await notice.waitFor();
-    await page.getByRole("status").filter({ has: notice }).getByRole("button", { name: "Close" }).click();
-    await notice.waitFor({ state: "hidden" });
-  }
-});
-
 test("completions do not cover the quoted message, and the box names its room", async ({ person, account }) => {
   const omar = await person("omar");
   const diego = await account("diego");

@@ -2,7 +2,7 @@
  * What the page keeps in the library's store, beside its log: the rooms as the views show them, and drafts. So the page
  * opens without a connection as it was closed. Keys: `app/room/ROOM`, `app/cursor/ROOM` its cursor, `app/draft/ROOM`.
  */
-import { IndexedDbStore, type Kept, type Client as LiveClient, type Log, type Store } from "@tidings/client";
+import { IndexedDbStore, type Kept, type Log, type Store } from "@tidings/client";
 import type { Member, Message, Room } from "./contract.gen.ts";
 import { type Entry, eventOf, type ServerEvent } from "./events.ts";
 import { begun, type Marks, type Note, type RoomState } from "./room.ts";
@@ -156,24 +156,4 @@ function asNow({ from, to, messages }: Segment, floor: number, rows: ReadonlyMap
     return row?.is === "message" ? row.data : message;
   };
   return { from: Math.max(from, floor + 1), to, messages: messages.filter(({ seq }) => seq > floor).map(now) };
-}
-
-/** Move unsent messages and drafts out of the database of an earlier build of the page, and delete it. */
-export async function moveEarlier(username: string, live: LiveClient, cache: Cache): Promise<void> {
-  const name = `tidings ${username}`;
-  if (!(await indexedDB.databases?.())?.some((one) => one.name === name)) return;
-  const done = <T>(request: IDBRequest<T>) =>
-    new Promise<T>((resolve, reject) => {
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => reject(request.error);
-    });
-  const earlier = await done(indexedDB.open(name));
-  const [unsent, drafts] = ["outbox", "drafts"].map((store) => earlier.transaction(store).objectStore(store));
-  if (unsent === undefined || drafts === undefined) return;
-  for (const { room_id, content, client_id, reply_to } of await done(unsent.getAll()))
-    await live.room({ room_id }).enqueue(content, { client_id, ...(reply_to === null ? {} : { reply_to }) });
-  const rooms = (await done(drafts.getAllKeys())) as string[];
-  for (const [at, text] of (await done(drafts.getAll())).entries()) await cache.keepDraft(rooms[at] as string, text);
-  earlier.close();
-  await done(indexedDB.deleteDatabase(name));
 }

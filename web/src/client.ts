@@ -8,6 +8,7 @@
 import {
   type ActionName,
   connect,
+  type FileDraft,
   IndexedDbStore,
   type Client as LiveClient,
   type Status,
@@ -15,7 +16,7 @@ import {
 } from "@tidings/client";
 import { createStore, type StoreApi } from "zustand/vanilla";
 import { Blocks } from "./blocks.ts";
-import { Cache, moveEarlier, storeOf } from "./cache.ts";
+import { Cache, storeOf } from "./cache.ts";
 import type { Account, Actions, Message, Room, RoomKind, Rooms } from "./contract.gen.ts";
 import { eventOf, type ServerEvent } from "./events.ts";
 import { Folded } from "./folded.ts";
@@ -107,7 +108,6 @@ export class Client {
     });
     try {
       const cache = new Cache(store);
-      await moveEarlier(username, live, cache);
       const client = new Client(session, live, cache, await cache.load(live.log, username), await cache.drafted());
       opened(client);
       return client;
@@ -257,16 +257,25 @@ export class Client {
   async send(
     room_id: string,
     content: string,
-    { reply_to, thread }: { reply_to?: string | undefined; thread?: string | undefined } = {},
+    {
+      reply_to,
+      thread,
+      files = [],
+    }: { reply_to?: string | undefined; thread?: string | undefined; files?: readonly FileDraft[] } = {},
   ): Promise<void> {
     // The server throttles typing notices. Without this stop, it would drop the next one if the user types on.
     this.typing(room_id, false);
     const about = { ...(reply_to === undefined ? {} : { reply_to }), ...(thread === undefined ? {} : { thread }) };
-    await this.live.room({ room_id }).enqueue(content, about);
+    const all = files.length === 0 ? about : { ...about, files };
+    await this.live.room({ room_id }).enqueue(content, all);
   }
 
   async retryUnsent(client_id: string): Promise<void> {
     await this.unsent.get(client_id)?.retry();
+  }
+
+  async withoutFile(client_id: string, index: number): Promise<void> {
+    await this.unsent.get(client_id)?.withoutFile(index);
   }
 
   async discardUnsent(client_id: string): Promise<void> {

@@ -37,7 +37,18 @@ export function contentOf({ content, data }: Message): string {
   return content === "" && data != null ? `\`${JSON.stringify(data)}\`` : content;
 }
 
-/** The beginning of a message on one line, without markup. */
+/** A message on one line, in at most so many characters; of one without text, the names of its files. */
+export function summaryOf(message: Message, most: number): string {
+  const content = contentOf(message);
+  return content === ""
+    ? (message.files ?? [])
+        .map(({ name }) => name)
+        .join(", ")
+        .slice(0, most)
+    : plainOf(content, most);
+}
+
+/** The beginning of a text on one line, without markup. */
 export function plainOf(content: string, most: number): string {
   return content
     .slice(0, 2 * most)

@@ -1,5 +1,5 @@
 /** The messages that the views show as unsent: those of the library's outbox, and acknowledged ones until they arrive. */
-import type { Client as LiveClient, Message, Unsent as Waiting } from "@tidings/client";
+import type { Client as LiveClient, Message, UnsentFile, Unsent as Waiting } from "@tidings/client";
 import { messageOf } from "./text.ts";
 
 /** A message that is not in its room yet, or was refused. */
@@ -9,6 +9,9 @@ export interface Unsent {
   readonly content: string;
   readonly reply_to: string | null;
   readonly thread: string | null;
+  readonly files: readonly UnsentFile[];
+  /** The content of a file, for this page to show. */
+  contentOf(index: number): Promise<Blob | undefined>;
   /** ISO 8601, UTC, by this device's clock */
   readonly created_at: string;
   /** Why the server refused it; null: it waits. */
@@ -81,13 +84,15 @@ export class UnsentMessages {
   private viewOf(waiting: Waiting): Unsent {
     const known = this.shown.get(waiting);
     if (known !== undefined) return known;
-    const { client_id, room, content, reply_to, thread, created_at, error } = waiting;
+    const { client_id, room, content, reply_to, thread, files, created_at, error } = waiting;
     const made = {
       client_id,
       room_id: idOf(room),
       content,
       reply_to,
       thread,
+      files,
+      contentOf: (index: number) => waiting.file(index),
       created_at,
       refused: error === null ? null : messageOf(error),
     };

@@ -16,7 +16,8 @@ function message(seq: number, { at = NOON, ...more }: Partial<Message> & { at?: 
 
 function unsent(client_id: string, refused: string | null = null): Unsent {
   const created_at = new Date(NOON).toISOString();
-  return { client_id, room_id: "r", content: "waits", reply_to: null, thread: null, created_at, refused };
+  const sent = { client_id, room_id: "r", content: "waits", reply_to: null, thread: null, created_at, refused };
+  return { ...sent, files: [], contentOf: async () => undefined };
 }
 
 function segmentOf(

@@ -1,10 +1,11 @@
 /** Rooms, and reported messages. */
 import { useCallback } from "react";
 import type { AdminRoom, Report } from "../contract.gen.ts";
+import { sizeOf } from "../files.ts";
 import { t, tx } from "../i18n.ts";
 import { plainOf } from "../text.ts";
 import { Confirm } from "../views/Confirm.tsx";
-import { Ago, type Column, countOf, type Page, Records, sizeOf, useAsk } from "./parts.tsx";
+import { Ago, type Column, countOf, type Page, Records, useAsk } from "./parts.tsx";
 
 export function Rooms() {
   const ask = useAsk();

@@ -1,7 +1,8 @@
 import { useCallback, useEffect } from "react";
+import { sizeOf } from "../files.ts";
 import { t } from "../i18n.ts";
 import { Problem, useAnswer } from "../views/answer.tsx";
-import { Ago, countOf, sizeOf, useAsk } from "./parts.tsx";
+import { Ago, countOf, useAsk } from "./parts.tsx";
 
 /** ms between two looks at the server */
 const REFRESHED_EVERY = 10_000;

@@ -251,14 +251,7 @@ export function Ago({ at }: { at: string }) {
 }
 
 const numbers = new Intl.NumberFormat(locale);
-const UNITS = ["kilobyte", "megabyte", "gigabyte", "terabyte"] as const;
 
 export function countOf(count: number): string {
   return numbers.format(count);
-}
-
-export function sizeOf(bytes: number): string {
-  const power = Math.min(Math.floor(Math.log10(Math.max(bytes, 1000)) / 3), UNITS.length);
-  const options = { style: "unit", unit: UNITS[power - 1], unitDisplay: "short", maximumFractionDigits: 1 } as const;
-  return new Intl.NumberFormat(locale, options as Intl.NumberFormatOptions).format(bytes / 1000 ** power);
 }

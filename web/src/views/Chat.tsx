@@ -12,7 +12,6 @@ import { usePanel } from "./Panel.tsx";
 import { Room } from "./Room.tsx";
 import { firstRoom } from "./rooms.ts";
 import { isNewcomer, Sidebar } from "./Sidebar.tsx";
-import { Tooltips } from "./Tooltips.tsx";
 import { useMatches } from "./useMatches.ts";
 import { useNoFiles } from "./useNoFiles.ts";
 import { useShortcuts } from "./useShortcuts.ts";
@@ -26,6 +25,10 @@ const NoRoom = lazy(
 );
 const ProfileCard = lazy(
   () => import("./ProfileCard.tsx").then((part) => part.ProfileCard),
+  () => null,
+);
+const Tooltips = lazy(
+  () => import("./Tooltips.tsx").then((part) => part.Tooltips),
   () => null,
 );
 const Thread = lazyPanel(m("Thread"), () => import("./Thread.tsx").then((part) => part.Thread));
@@ -51,7 +54,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const [card, setCard] = useState<{ readonly username: string; readonly anchor: HTMLElement } | null>(null);
   const showCard = (username: string, anchor: HTMLElement) => setCard({ username, anchor });
   const [notice, setNotice] = useState<Told | null>(null);
-  useNoFiles(() => setNotice({ text: t("Files and images cannot be sent here. Send a link instead.") }));
+  useNoFiles(() => setNotice({ text: t("Files cannot be sent here.") }));
   const client = useClient();
   useNotifications();
   const search = (here: boolean) => panel.show({ kind: "search", here });

@@ -14,6 +14,7 @@ import { BY_KEY, format, STRIKE } from "./format.ts";
 import { lazy } from "./lazy.tsx";
 import type { Target } from "./target.ts";
 import { IconButton } from "./ui.tsx";
+import { useAttached } from "./useAttached.ts";
 import { isTouchScreen, useBox } from "./useBox.ts";
 import { useMuted } from "./useMuted.ts";
 import { useSubmit } from "./useSubmit.ts";
@@ -24,6 +25,15 @@ import { t } from "../i18n.ts";
 const FormatRow = lazy(
   () => import("./FormatRow.tsx").then((part) => part.FormatRow),
   () => null,
+);
+const Attachments = lazy(
+  () => import("./Attachments.tsx").then((part) => part.Attachments),
+  () => null,
+);
+const AttachButton = lazy(
+  () => import("./Attachments.tsx").then((part) => part.AttachButton),
+  () => null,
+  () => <span className="icon-button" />,
 );
 
 interface ComposerProps {
@@ -44,11 +54,14 @@ export function Composer({ room_id, thread, target, onTarget }: ComposerProps) {
   });
   const mutedUntil = useMuted(room_id);
   const composed = useText(room_id, thread, target);
+  const [attached, setAttached] = useAttached(thread ?? room_id);
   const hint = useId();
   const [formatting, setFormatting] = useState(false);
-  const { text, isEmpty, left } = composed;
+  const { text, left } = composed;
   const box = useBox(text, target);
-  const { busy, error, clearError, submit, cancel } = useSubmit({ room_id, thread, target, onTarget, composed });
+  const submitting = useSubmit({ room_id, thread, target, onTarget, composed, attached, setAttached });
+  const { busy, error, isEmpty, clearError, refuse, submit, cancel } = submitting;
+  const attaching = { attached, onChange: setAttached, onRefused: refuse };
   const write = (next: string) => {
     clearError();
     composed.set(next);
@@ -109,6 +122,7 @@ export function Composer({ room_id, thread, target, onTarget }: ComposerProps) {
         </p>
       )}
       {target !== null && <TargetLine target={target} onCancel={cancel} />}
+      {target?.kind !== "edit" && <Attachments {...attaching} thread={thread} />}
       {formatting && <FormatRow area={() => box.ref.current} />}
       <Form className="box" onSubmit={send}>
         <EmojiButton
@@ -117,6 +131,7 @@ export function Composer({ room_id, thread, target, onTarget }: ComposerProps) {
           icon={<Smile size={20} />}
           onChoose={insert}
         />
+        {target?.kind !== "edit" && <AttachButton {...attaching} />}
         <IconButton label={t("Formatting")} aria-expanded={formatting} onClick={() => setFormatting(!formatting)}>
           <CaseSensitive size={20} />
         </IconButton>

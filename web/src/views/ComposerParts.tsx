@@ -1,7 +1,7 @@
 /** The parts of the composer above and below the text box. */
 import { Pencil, Reply, X } from "lucide-react";
 import { n, t, tx } from "../i18n.ts";
-import { contentOf, plainOf } from "../text.ts";
+import { summaryOf } from "../text.ts";
 import { DisplayName } from "./DisplayName.tsx";
 import type { Target } from "./target.ts";
 import { IconButton } from "./ui.tsx";
@@ -24,7 +24,7 @@ export function TargetLine({ target, onCancel }: { target: Target; onCancel: () 
                 </b>
               ),
             })}{" "}
-        <bdi className="muted">{plainOf(contentOf(target.message), QUOTED)}</bdi>
+        <bdi className="muted">{summaryOf(target.message, QUOTED)}</bdi>
       </span>
       <IconButton label={t("Cancel")} onClick={onCancel}>
         <X size={16} />

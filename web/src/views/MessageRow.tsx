@@ -4,12 +4,11 @@ import { useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
 import { m, n, t } from "../i18n.ts";
 import { profileOf } from "../store.ts";
-import { briefTimeOf, contentOf, isAhead, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
+import { briefTimeOf, contentOf, isAhead, momentOf, summaryOf, timeOf, withTimes } from "../text.ts";
 import { unreadIn } from "../threads.ts";
 import { DisplayName } from "./DisplayName.tsx";
 import { lazy } from "./lazy.tsx";
 import { Folded } from "./Markdown.tsx";
-import { MessageActions } from "./MessageActions.tsx";
 import { Reactions } from "./Reactions.tsx";
 import type { MessageRow as Row } from "./rows.ts";
 import { Interrupted, Streaming } from "./Streaming.tsx";
@@ -18,6 +17,14 @@ import { Avatar } from "./ui.tsx";
 
 const Previews = lazy(
   () => import("./Previews.tsx").then((part) => part.Previews),
+  () => null,
+);
+const MessageActions = lazy(
+  () => import("./MessageActions.tsx").then((part) => part.MessageActions),
+  () => null,
+);
+const Files = lazy(
+  () => import("./Files.tsx").then((part) => part.Files),
   () => null,
 );
 
@@ -149,6 +156,9 @@ export const MessageRow = memo(function MessageRow({
             )}
           </div>
         )}
+        {(unsent ?? message).files?.length && !message.deleted ? (
+          <Files message={message} unsent={unsent} tools={tools} />
+        ) : null}
         {message.state === "streaming" && !message.deleted && <Streaming message={message} tools={tools} />}
         {message.state === "interrupted" && !message.deleted && <Interrupted />}
         {unsent === null && message.state === "complete" && message.content.includes("://") && (
@@ -201,7 +211,7 @@ function Quote({ replied, jump }: { replied: Message | null; jump: Tools["jump"]
         <DisplayName room_id={replied.room_id} username={replied.sender} />
       </b>
       <span className="ellipsis" dir="auto">
-        {replied.deleted ? t("Message deleted") : plainOf(contentOf(replied), QUOTED)}
+        {replied.deleted ? t("Message deleted") : summaryOf(replied, QUOTED)}
       </span>
     </button>
   );

@@ -6,7 +6,7 @@ import { useClient, useView } from "../context.ts";
 import type { Message, SearchResults, Snippet } from "../contract.gen.ts";
 import { n, t, tx } from "../i18n.ts";
 import { openMessage } from "../location.ts";
-import { momentOf, nameOf, plainSnippet, reasonOf, whenOf } from "../text.ts";
+import { momentOf, nameOf, plainSnippet, reasonOf, summaryOf, whenOf } from "../text.ts";
 import { DisplayName } from "./DisplayName.tsx";
 import { Form } from "./form.tsx";
 import { Panel } from "./Panel.tsx";
@@ -15,6 +15,8 @@ import { Avatar } from "./ui.tsx";
 
 const TYPED_AFTER = 250;
 const PAGE = 30;
+/** Characters of a message without words to show */
+const LONGEST_SNIPPET = 1000;
 
 /** Search while typing, in the open room or in all of the user's rooms. */
 export function SearchPanel({
@@ -97,7 +99,7 @@ export function SearchPanel({
           )}
           <p id={`${id}-help`} className="muted small">
             {tx(
-              "Finds all the {words}, {phrase}, or {begin}. Narrow it with {from}, {in}, {direct}, {link}, {code}, {after} or {before}",
+              "Finds all the {words}, {phrase}, or {begin}. Narrow it with {from}, {in}, {direct}, {link}, {code}, {file}, {after} or {before}",
               {
                 words: <b>{t("words")}</b>,
                 phrase: <b>"{t("a phrase")}"</b>,
@@ -107,6 +109,7 @@ export function SearchPanel({
                 direct: <b>in:@ana</b>,
                 link: <b>has:link</b>,
                 code: <b>has:code</b>,
+                file: <b>has:file</b>,
                 after: <b>after:2026-01-31</b>,
                 before: <b>before:2026-02-14</b>,
               },
@@ -214,7 +217,9 @@ function useSearch(typed: string, scope: string | null) {
     if (typeof outcome === "string") return;
     const hits = outcome.messages.map((message) => ({
       message,
-      snippet: plainSnippet(outcome.snippets[message.id] ?? [{ text: message.content, match: false }]),
+      snippet: plainSnippet(
+        outcome.snippets[message.id] ?? [{ text: summaryOf(message, LONGEST_SNIPPET), match: false }],
+      ),
     }));
     setAnswered({ query, scope, hits: [...(before?.hits ?? []), ...hits], next: outcome.next });
   };

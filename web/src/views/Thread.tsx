@@ -6,7 +6,7 @@ import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
 import { n, t, tx } from "../i18n.ts";
 import { hrefTo } from "../location.ts";
-import { contentOf, nameOf, plainOf, reasonOf, whenOf } from "../text.ts";
+import { nameOf, reasonOf, summaryOf, whenOf } from "../text.ts";
 import { type HeldThread, unreadIn } from "../threads.ts";
 import { isIn } from "../unsent.ts";
 import { Composer } from "./Composer.tsx";
@@ -282,7 +282,7 @@ function ThreadItem({ held, onOpen }: { held: HeldThread; onOpen: () => void }) 
             </time>
           </span>
           <span className="what ellipsis" dir="auto">
-            {began.deleted ? t("Message deleted") : plainOf(contentOf(began), QUOTED)}
+            {began.deleted ? t("Message deleted") : summaryOf(began, QUOTED)}
           </span>
           <span className="muted small">{n("{count} reply", "{count} replies", count)}</span>
         </span>

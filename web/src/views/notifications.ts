@@ -6,7 +6,7 @@ import { t } from "../i18n.ts";
 import { hrefTo, openMessage } from "../location.ts";
 import { SERVER_NAME } from "../session.ts";
 import { displayNameOf, type State } from "../store.ts";
-import { isAhead, nameOf } from "../text.ts";
+import { isAhead, nameOf, summaryOf } from "../text.ts";
 import { unreadInThreads } from "../threads.ts";
 import { counts } from "./rooms.ts";
 
@@ -85,7 +85,7 @@ async function show(message: Message, sender: string): Promise<void> {
   const title = message.topic_name === null ? sender : t("{sender} in {room}", { sender, room: message.topic_name });
   const open = `./${hrefTo(message.room_id, message.seq, message.thread)}`;
   const options = {
-    body: message.content.slice(0, 200),
+    body: message.content.slice(0, 200) || summaryOf(message, 200),
     tag: message.room_id,
     icon: "icon-192.png",
     data: { open, seq: message.seq },

@@ -2,7 +2,7 @@
 import type { Message } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
 import type { Presence, RoomState, State } from "../store.ts";
-import { contentOf, nameOf, plainOf } from "../text.ts";
+import { nameOf, summaryOf } from "../text.ts";
 import { tailOf } from "../timeline.ts";
 
 /** Characters of a message that fit on one line */
@@ -153,7 +153,7 @@ export function previewOf({ room, typing }: RoomState, me: string): { sender: st
   }
   const last = room.last_message;
   if (last === null) return { sender: null, text: t("No messages yet") };
-  const text = last.deleted ? t("Message deleted") : plainOf(contentOf(last), SEEN);
+  const text = last.deleted ? t("Message deleted") : summaryOf(last, SEEN);
   if (last.sender === me) return { sender: t("You"), text };
   return { sender: room.kind === "direct" ? null : last.sender, text };
 }

@@ -25,6 +25,8 @@ export interface Tools {
   person(username: string, anchor: HTMLElement): void;
   retry(client_id: string): void;
   discard(client_id: string): void;
+  /** Send an unsent message without one of its files. */
+  withoutFile(client_id: string, index: number): void;
   /** The ids of unfolded messages */
   readonly opened: Set<string>;
 }

@@ -1,26 +1,24 @@
 import { useEffect, useRef } from "react";
 
-/**
- * Refuse files that are dropped or pasted: the browser would open a dropped file instead of the
- * page.
- */
+/** Refuse dropped or pasted files that no composer has taken: the browser would open a dropped one instead of the page. */
 export function useNoFiles(refused: () => void): void {
   const latest = useRef(refused);
   latest.current = refused;
   useEffect(() => {
-    const has = (data: DataTransfer | null) => data?.types.includes("Files") === true;
+    const has = (event: Event, data: DataTransfer | null) =>
+      !event.defaultPrevented && data?.types.includes("Files") === true;
     const over = (event: DragEvent) => {
       // With a `dropEffect` of "none" there would be no `drop`, and so no message.
-      if (has(event.dataTransfer)) event.preventDefault();
+      if (has(event, event.dataTransfer)) event.preventDefault();
     };
     const dropped = (event: DragEvent) => {
-      if (!has(event.dataTransfer)) return;
+      if (!has(event, event.dataTransfer)) return;
       event.preventDefault();
       latest.current();
     };
     const pasted = (event: ClipboardEvent) => {
       // A copied table has both text and an image: paste the text.
-      if (!has(event.clipboardData) || event.clipboardData?.types.includes("text/plain")) return;
+      if (!has(event, event.clipboardData) || event.clipboardData?.types.includes("text/plain")) return;
       event.preventDefault();
       latest.current();
     };

@@ -3,12 +3,17 @@ import { useClient } from "../context.ts";
 import { t } from "../i18n.ts";
 import { useWork } from "./form.tsx";
 import type { Target } from "./target.ts";
+import type { Attached, SetAttached } from "./useAttached.ts";
 import type { ComposerText } from "./useText.ts";
 
 export interface Submit {
   readonly busy: boolean;
   readonly error: string | null;
+  /** Whether there is nothing to send. */
+  readonly isEmpty: boolean;
   readonly clearError: () => void;
+  /** Show why something is not done. */
+  readonly refuse: (why: string) => void;
   readonly submit: () => Promise<void>;
   /** Leave the edit or the reply. */
   readonly cancel: () => void;
@@ -20,15 +25,22 @@ export function useSubmit({
   thread,
   target,
   onTarget,
-  composed: { text, isEmpty, left, setDraft },
+  composed,
+  attached,
+  setAttached,
 }: {
   room_id: string;
   thread: string | undefined;
   target: Target | null;
   onTarget: (target: Target | null) => void;
   composed: ComposerText;
+  attached: readonly Attached[];
+  setAttached: SetAttached;
 }): Submit {
   const client = useClient();
+  const { text, left, setDraft } = composed;
+  const hasFiles = target?.kind === "edit" ? (target.message.files ?? []).length > 0 : attached.length > 0;
+  const isEmpty = composed.isEmpty && !hasFiles;
   const { busy, error, run, clear } = useWork();
   const [failed, setFailed] = useState<string | null>(null);
   const clearError = () => {
@@ -47,14 +59,20 @@ export function useSubmit({
       if (await run(() => client.ask("edit", { message_id: target.message.id, content }))) onTarget(null);
       return;
     }
+    const files = attached.map(({ content, alt }) => ({
+      content,
+      ...(alt.trim() === "" ? {} : { alt: alt.trim() }),
+    }));
     setDraft("");
+    setAttached(() => []);
     onTarget(null);
     try {
-      await client.send(room_id, content, { reply_to: target?.message.id, thread });
+      await client.send(room_id, content, { reply_to: target?.message.id, thread, files });
     } catch {
       setDraft(content);
+      setAttached(() => attached);
       setFailed(t("The message could not be saved on this device. Its storage may be full."));
     }
   };
-  return { busy, error: error ?? failed, clearError, submit, cancel };
+  return { busy, error: error ?? failed, isEmpty, clearError, refuse: setFailed, submit, cancel };
 }

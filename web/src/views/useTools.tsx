@@ -69,6 +69,7 @@ export function useTools(room_id: string, uses: Uses): { tools: Tools; dialog: R
       person: (username, anchor) => latest.current.onPerson(username, anchor),
       retry: (client_id) => void client.retryUnsent(client_id),
       discard: (client_id) => void client.discardUnsent(client_id),
+      withoutFile: (client_id, index) => void client.withoutFile(client_id, index),
       opened: new Set(),
     };
   }, [client, room_id, inThread]);
