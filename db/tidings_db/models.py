@@ -67,6 +67,7 @@ class User(Base, table=True):
     status_emoji: str | None = None
     status_until: int | None = _ms(default=None, description="None: until it is changed")
     do_not_disturb_until: int | None = _ms(default=None)
+    picture: str | None = Field(default=None, description="The id of a `file`")
     folded: str | None = Field(default=None, description="JSON: the folded sections of the user's list of rooms")
     words: str = Field(
         default="",
@@ -204,6 +205,7 @@ class Room(Base, table=True):
         default="members", sa_column_kwargs={"server_default": "members"}, description="Who may write: see `Posting`"
     )
     purpose: str | None = Field(default=None, description="Of a topic or group: what it is for")
+    picture: str | None = Field(default=None, description="Of a topic or group: the id of a `file`")
 
 
 class Member(Base, table=True):
@@ -334,7 +336,7 @@ class Entry(Base, table=True):
 
 
 class File(Base, table=True):
-    """A file: first an upload, then for a message. Without a message it is deleted at `expires_at`."""
+    """A file: first an upload, then of a message, or a picture. An upload is deleted at `expires_at`."""
 
     __table_args__: ClassVar[Any] = (
         Index("ix_file_room_seq", "room_id", "seq"),
@@ -355,8 +357,8 @@ class File(Base, table=True):
     preview: bool = Field(default=False, description="Whether there is a small image of it")
     created_at: int = _ms()
     room_id: int | None = _key(default=None, nullable=True, foreign_key="room.id")
-    seq: int | None = _ms(default=None, description="Of the message that it belongs to")
-    expires_at: int | None = _ms(default=None, description="None: it belongs to a message")
+    seq: int | None = _ms(default=None, description="Of its message; 0: a picture, of the room or else of the user")
+    expires_at: int | None = _ms(default=None, description="None: it is no upload any more")
 
 
 class ThreadFollower(Base, table=True):

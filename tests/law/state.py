@@ -47,6 +47,7 @@ class Room:
     last_message: Message | None
     posting: str
     purpose: str | None
+    picture: str | None
 
     @classmethod
     def of(cls, snapshot: Mapping[str, Any]) -> Room:
@@ -101,7 +102,7 @@ def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
         case "member":
             return _member(_received(state, payload), payload)
         case "room_changed":
-            changed = {name: payload[name] for name in ("title", "posting", "purpose") if name in payload}
+            changed = {name: payload[name] for name in ("title", "posting", "purpose", "picture") if name in payload}
             return _entry(_received(state, payload), payload, **changed)
         case "room_added":
             return _room_added(state, payload["room"])

@@ -14,7 +14,7 @@ KEYS = ("key-publish", "key-rooms", "key-read")
 CALLERS = (*INSIDE, *OUTSIDE, *KEYS)
 
 MEMBERS = {"read", "send", "edit own", "delete own", "react", "type", "leave", "invite", "invite by link"}
-MODERATORS = MEMBERS | {"delete any", "moderate", "set the title", "set the purpose", "see bans"}
+MODERATORS = MEMBERS | {"delete any", "moderate", "set the title", "set the purpose", "set the picture", "see bans"}
 MAY = {
     "member": MEMBERS,
     "muted": MEMBERS - {"send", "edit own", "react", "type"},
@@ -87,6 +87,7 @@ ACTS = (
     Act("unsubscribe", "leave"),
     Act("set_title", "set the title", {"title": "x"}),
     Act("set_purpose", "set the purpose", {"purpose": "x"}),
+    Act("set_picture", "set the picture", {"picture": None}),
     Act("set_posting", "choose who may write", {"posting": "members"}),
     Act("get_bans", "see bans"),
     Act("get_reports", "see bans"),
@@ -132,6 +133,7 @@ TABLE = {
     "leave": ("unsubscribe", "leave"),
     "set the title": ("set_title", "set the title"),
     "set the purpose": ("set_purpose", "set the purpose"),
+    "set the picture": ("set_picture", "set the picture"),
     "choose who may write": ("set_posting", "choose who may write"),
     "kick": ("kick", "moderate"),
     "ban": ("ban", "moderate"),
@@ -145,6 +147,7 @@ OF_SCOPE = {
     "rooms": {"invite", "add_member", "subscribe", "connect_to_room", "unsubscribe", "set_title", "set_posting"}
     | {
         "set_purpose",
+        "set_picture",
         "kick",
         "remove_member",
         "ban",

@@ -92,13 +92,20 @@ class Actions:
         display_name: str | None = LEFT_OUT,
         status: dict[str, Any] | None = LEFT_OUT,
         do_not_disturb: int | None = LEFT_OUT,
+        picture: str | None = LEFT_OUT,
         folded: list[str] | None = LEFT_OUT,
     ) -> models.Account:
-        """Change the caller's display name, status, do-not-disturb or folded sections."""
+        """Change the caller's display name, status, picture, do-not-disturb or folded sections."""
         return await self._call(
             models.Account,
             "set_profile",
-            {"display_name": display_name, "status": status, "do_not_disturb": do_not_disturb, "folded": folded},
+            {
+                "display_name": display_name,
+                "status": status,
+                "do_not_disturb": do_not_disturb,
+                "picture": picture,
+                "folded": folded,
+            },
         )
 
     async def get_profile(self, *, username: str) -> models.Profile:
@@ -572,6 +579,21 @@ class Actions:
             models.Room,
             "set_purpose",
             {"room_id": room_id, "topic_name": topic_name, "username": username, "purpose": purpose},
+        )
+
+    async def set_picture(
+        self,
+        *,
+        room_id: str | None = LEFT_OUT,
+        topic_name: str | None = LEFT_OUT,
+        username: str | None = LEFT_OUT,
+        picture: str | None,
+    ) -> models.Room:
+        """Choose the picture of a topic or group."""
+        return await self._call(
+            models.Room,
+            "set_picture",
+            {"room_id": room_id, "topic_name": topic_name, "username": username, "picture": picture},
         )
 
     async def set_preferences(

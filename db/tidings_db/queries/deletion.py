@@ -27,7 +27,7 @@ from tidings_db.models import (
     users,
 )
 from tidings_db.names import name_key, skeleton, username_key
-from tidings_db.queries import export, feed, push
+from tidings_db.queries import export, feed, files, push
 from tidings_db.queries.users import claim_name
 
 
@@ -126,6 +126,7 @@ def end(conn: Connection, user_key: int, new_name: str) -> bool:
     for device_key in conn.scalars(select(devices.c.id).where(devices.c.user_id == user_key)).all():
         conn.execute(update(devices).where(devices.c.id == device_key).values(name=f"{device_key}"))
     conn.execute(update(sessions).where(sessions.c.user_id == user_key).values(user_agent=None, source=None))
+    files.release_picture(conn, user_key=user_key)
     claim_name(conn, name_key(new_name), "user")
     conn.execute(
         update(users)
@@ -141,6 +142,7 @@ def end(conn: Connection, user_key: int, new_name: str) -> bool:
             status_emoji=None,
             status_until=None,
             do_not_disturb_until=None,
+            picture=None,
             folded=None,
             last_seen=None,
             issuer=None,

@@ -1,16 +1,19 @@
-"""Files: uploads, and what belongs to messages."""
+"""Files: uploads, what belongs to messages, and pictures of users and rooms."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
-from sqlalchemy import and_, func, or_, select, true, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.engine import Connection
 
-from tidings_db.models import entries, files, members
+from tidings_db.models import entries, files, members, rooms
+
+PICTURE: Final = 0
+"""The `seq` of a picture: of its room, or without one of its user."""
 
 
 class FileRow(NamedTuple):
@@ -70,23 +73,26 @@ def get(conn: Connection, file_id: str) -> FileRow | None:
 
 
 def readable(conn: Connection, user_key: int, file_ids: Collection[str], *, any_room: bool = False) -> list[FileRow]:
-    """Of some files, those that are complete and that a user may read: of messages in the user's rooms, and their own
-    without a message.
+    """Of some files, those that are complete and that a user may read: of messages in the user's rooms, pictures of
+    users, of the user's rooms and of public topics, and their own uploads.
 
     Args:
         any_room: those of messages in rooms that the user is not in, too.
     """
     message = and_(entries.c.room_id == files.c.room_id, entries.c.seq == files.c.seq, entries.c.deleted.is_(False))
     member = and_(members.c.room_id == files.c.room_id, members.c.user_id == user_key)
+    within = true() if any_room else members.c.user_id.is_not(None)
     rows = conn.execute(
         select(*_COLUMNS)
         .outerjoin_from(files, entries, message)
         .outerjoin(members, member)
+        .outerjoin(rooms, rooms.c.id == files.c.room_id)
         .where(files.c.id.in_(file_ids), files.c.parts.is_(None))
         .where(
             or_(
                 and_(files.c.room_id.is_(None), files.c.user_id == user_key, files.c.expires_at > 0),
-                and_(entries.c.seq.is_not(None), true() if any_room else members.c.user_id.is_not(None)),
+                and_(entries.c.seq.is_not(None), within),
+                and_(files.c.seq == PICTURE, or_(files.c.room_id.is_(None), rooms.c.is_private.is_(False), within)),
             )
         )
         .order_by(files.c.id)
@@ -138,8 +144,35 @@ _RELEASED = {"room_id": None, "seq": None, "expires_at": 0}
 
 def release(conn: Connection, room_key: int, *, seq: int | None = None, upto: int | None = None) -> None:
     """Let the files of a message be deleted, or those of all messages of a room up to a seq."""
-    which = files.c.seq == seq if upto is None else files.c.seq <= upto
+    which = files.c.seq == seq if upto is None else files.c.seq.between(PICTURE + 1, upto)
     conn.execute(update(files).where(files.c.room_id == room_key, which).values(**_RELEASED))
+
+
+def set_picture(conn: Connection, file_id: str | None, user_key: int, room_key: int | None = None) -> bool:
+    """Make an image that a user has uploaded the picture of a room, or else of that user; None: there is no picture.
+
+    The one before is deleted. False, and nothing is changed, if it is no complete image of that user, or is in use.
+    """
+    if file_id == conn.execute(select(files.c.id).where(_is_picture(user_key, room_key))).scalar():
+        return True
+    if file_id is not None:
+        image = take(conn, user_key, [file_id]).get(file_id)
+        if image is None or image.width is None:
+            return False
+    release_picture(conn, user_key=user_key, room_key=room_key)
+    owned = {"room_id": room_key, "seq": PICTURE, "expires_at": None}
+    conn.execute(update(files).where(files.c.id == file_id).values(**owned))
+    return True
+
+
+def release_picture(conn: Connection, *, user_key: int | None = None, room_key: int | None = None) -> None:
+    """Let the picture of a room be deleted, or else of a user."""
+    conn.execute(update(files).where(_is_picture(user_key, room_key)).values(**_RELEASED))
+
+
+def _is_picture(user_key: int | None, room_key: int | None) -> ColumnElement[bool]:
+    of = files.c.user_id == user_key if room_key is None else true()
+    return and_(of, files.c.room_id == room_key, files.c.seq == PICTURE)
 
 
 def discard(conn: Connection, user_key: int, file_id: str) -> bool:

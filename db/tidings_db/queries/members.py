@@ -46,6 +46,7 @@ class MemberRow(NamedTuple):
     status_emoji: str | None
     status_until: int | None
     do_not_disturb_until: int | None
+    picture: str | None
 
 
 _ROLE = (members.c.room_id, members.c.user_id, members.c.role, members.c.muted_until, members.c.blocked)

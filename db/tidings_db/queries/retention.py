@@ -80,6 +80,7 @@ def trim(conn: Connection, room: RoomRow, before: int | None, limit: int) -> int
 def close(conn: Connection, room_key: int) -> None:
     """Delete the name and the links of a locked room without members, so that nobody can find it."""
     conn.execute(delete(invitation_links).where(invitation_links.c.room_id == room_key))
+    files.release_picture(conn, room_key=room_key)
     name_key = conn.execute(select(rooms.c.name_key).where(rooms.c.id == room_key)).scalar()
     if name_key is not None:
         conn.execute(update(rooms).where(rooms.c.id == room_key).values(name_key=None))

@@ -22,7 +22,7 @@ from tidings_db.models import (
     thread_followers,
     users,
 )
-from tidings_db.queries import feed
+from tidings_db.queries import feed, files
 from tidings_db.queries.rows import (
     ROOM_COLUMNS,
     EntryRow,
@@ -215,6 +215,10 @@ def save_heads(conn: Connection, changed: Sequence[RoomRow]) -> None:
 
 def set_title(conn: Connection, room_key: int, title: str) -> None:
     conn.execute(update(rooms).where(rooms.c.id == room_key).values(title=title))
+
+
+def set_picture(conn: Connection, room_key: int, picture: str | None) -> None:
+    conn.execute(update(rooms).where(rooms.c.id == room_key).values(picture=picture))
 
 
 def set_purpose(conn: Connection, room_key: int, purpose: str | None) -> None:
@@ -420,7 +424,8 @@ def delete_topic(conn: Connection, room_key: int) -> list[int]:
     member_keys = list(conn.scalars(select(members.c.user_id).where(members.c.room_id == room_key)))
     for table in (members, read_markers, thread_followers, invitation_links, places, reports):
         conn.execute(delete(table).where(table.c.room_id == room_key))
-    conn.execute(update(rooms).where(rooms.c.id == room_key).values(name_key=None, is_private=True))
+    files.release_picture(conn, room_key=room_key)
+    conn.execute(update(rooms).where(rooms.c.id == room_key).values(name_key=None, is_private=True, picture=None))
     conn.execute(delete(names).where(names.c.key == name_key))
     feed.add(conn, gone=[room_key])
     return member_keys

@@ -32,6 +32,8 @@ class UserRow(NamedTuple):
     status_until: int | None
     """ms since the epoch, as `do_not_disturb_until`; both may have passed."""
     do_not_disturb_until: int | None
+    picture: str | None
+    """The id of a file."""
     folded: str | None
     """JSON: the folded sections of the user's own list of rooms."""
 
@@ -60,6 +62,8 @@ class RoomRow(NamedTuple):
     posting: str = "members"
     """The members who may write: see `tidings.contract.models.Posting`."""
     purpose: str | None = None
+    picture: str | None = None
+    """The id of a file."""
 
 
 class EntryRow(NamedTuple):
@@ -123,6 +127,7 @@ PROFILE_COLUMNS = (
     users.c.status_emoji,
     users.c.status_until,
     users.c.do_not_disturb_until,
+    users.c.picture,
 )
 USER_COLUMNS = (
     users.c.id,
@@ -154,6 +159,7 @@ ROOM_COLUMNS = (
     rooms.c.changes,
     rooms.c.posting,
     rooms.c.purpose,
+    rooms.c.picture,
 )
 
 

@@ -142,7 +142,7 @@ async def _account(ctx: Context) -> Account:
 
 @action("set_profile", http="PUT /api/me", limit=Limit.JOINS)
 async def set_profile(ctx: Context, req: SetProfile) -> Account:
-    """Change the caller's display name, status, do-not-disturb or folded sections.
+    """Change the caller's display name, status, picture, do-not-disturb or folded sections.
 
     A field that is left out is unchanged; null removes it.
     """
@@ -156,6 +156,8 @@ async def set_profile(ctx: Context, req: SetProfile) -> Account:
         changes["do_not_disturb_until"] = _after(now, req.do_not_disturb)
     if "folded" in given:
         changes["folded"] = orjson.dumps(sorted(set(req.folded or ()))).decode()
+    if "picture" in given:
+        changes["picture"] = req.picture
     if changes:
         await ctx.change_profile(ctx.principal.user_key, changes)
     return await _account(ctx)

@@ -21,7 +21,7 @@ from tidings.auth.principal import Principal
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import now_ms, unauthenticated
 from tidings.contract.actions import Payload, RoomRef
-from tidings.contract.errors import ActionError, CloseReason, ErrorCode, invalid
+from tidings.contract.errors import ActionError, CloseReason, ErrorCode, invalid, no_image
 from tidings.contract.models import Profile, timestamp
 from tidings.contract.permissions import KeyScope
 from tidings.fanout.connection import Connection
@@ -40,7 +40,7 @@ from tidings.previews.service import Previews
 from tidings.push.sending import PushSender
 from tidings.webhooks.delivery import Deliverer
 from tidings_db.engine import Database
-from tidings_db.queries import blocks, keys, members, online, rooms, users
+from tidings_db.queries import blocks, files, keys, members, online, rooms, users
 from tidings_db.queries.members import MemberRow
 from tidings_db.queries.rooms import Snapshot
 from tidings_db.queries.rows import UserRow
@@ -228,7 +228,13 @@ class Context:
 
     async def change_profile(self, user_key: int, changes: Mapping[str, Any]) -> None:
         """Change columns of a user's profile, and publish it; `folded` to the user's own devices only."""
-        user = await self.db.write(partial(users.set_profile, user_key=user_key, changes=changes))
+
+        def change(conn: Transaction) -> UserRow:
+            if "picture" in changes and not files.set_picture(conn, changes["picture"], user_key):
+                raise no_image()
+            return users.set_profile(conn, user_key, changes)
+
+        user = await self.db.write(change)
         own = {"folded": views.folded(user)} if "folded" in changes else {}
         self.hub.notify(user_key, "profile", views.profile(user, self.now) | own)
         if changes.keys() - own.keys():

@@ -51,7 +51,15 @@ from tidings.log import views
 from tidings.log.cursors import RECEIPT_MEMBERS
 from tidings.log.memberships import CreateLink, DeleteLink, Join, JoinByLink, Leave
 from tidings.log.preferences import Prefer
-from tidings.log.rooms import ChangePosting, ChangePurpose, ChangeTitle, CreateGroup, CreateTopic, OpenDirect
+from tidings.log.rooms import (
+    ChangePicture,
+    ChangePosting,
+    ChangePurpose,
+    ChangeTitle,
+    CreateGroup,
+    CreateTopic,
+    OpenDirect,
+)
 from tidings_db.queries import blocks, members, progress, rooms, users
 from tidings_db.queries.members import LinkRow
 from tidings_db.queries.rooms import Snapshot
@@ -279,6 +287,19 @@ async def set_title(ctx: Context, req: actions.SetTitle) -> Room:
 async def set_purpose(ctx: Context, req: actions.SetPurpose) -> Room:
     """Say what a topic or group is for."""
     change = ChangePurpose(ctx.principal, await ctx.access.existing(req), _purpose(req.purpose))
+    return await _view(ctx, await ctx.journal.write(change))
+
+
+@action(
+    "set_picture",
+    scope=KeyScope.ROOMS,
+    http="PUT /api/picture",
+    limit=Limit.SENDS,
+    errors={ErrorCode.FORBIDDEN: "you do not moderate the room; it is a direct conversation"},
+)
+async def set_picture(ctx: Context, req: actions.SetPicture) -> Room:
+    """Choose the picture of a topic or group."""
+    change = ChangePicture(ctx.principal, await ctx.access.existing(req), req.picture)
     return await _view(ctx, await ctx.journal.write(change))
 
 

@@ -448,6 +448,10 @@ class SetPurpose(RoomRef):
     purpose: Purpose | None = Field(description="null: none")
 
 
+class SetPicture(RoomRef):
+    picture: Id | None = Field(description="Of a complete upload of the caller that is an image; null: none")
+
+
 class SetPosting(RoomRef):
     posting: PostingField
 

@@ -102,6 +102,10 @@ def invalid(field: str, reason: str) -> ActionError:
     return ActionError(ErrorCode.INVALID, f"{field}: {reason}", fields={field: reason})
 
 
+def no_image() -> ActionError:
+    return invalid("picture", "not an image that is a complete upload of yours, and in no message")
+
+
 def not_found(noun: str = "room") -> ActionError:
     """The error for a missing object; the same one for an object that the caller may not see."""
     return ActionError(ErrorCode.NOT_FOUND, f"no such {noun}")

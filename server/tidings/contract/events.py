@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from tidings.contract.errors import CloseReason
 from tidings.contract.models import (
     DO_NOT_DISTURB,
+    PICTURE,
     Message,
     Posting,
     Preferences,
@@ -80,7 +81,7 @@ class MemberChanged(View):
 
 
 class RoomChanged(RoomEntry):
-    """The title has changed, or the purpose, or who may write."""
+    """The title has changed, or the purpose, the picture, or who may write."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
@@ -88,6 +89,7 @@ class RoomChanged(RoomEntry):
     title: str | None = Field(default=None, description="Of a group; left out if unchanged")
     posting: Posting | None = Field(default=None, description="Left out if unchanged")
     purpose: str | None = Field(default=None, description="Left out if unchanged; null: removed")
+    picture: str | None = Field(default=None, description=f"Left out if unchanged; null: removed. {PICTURE}")
 
 
 class PreferencesChanged(View):
@@ -131,6 +133,7 @@ class Presence(View):
     online: bool
     last_seen: Timestamp | None
     display_name: str | None = None
+    picture: str | None = Field(default=None, description=PICTURE)
 
 
 class ProfileChanged(View):
@@ -142,6 +145,7 @@ class ProfileChanged(View):
     display_name: str | None
     status: UserStatus | None
     do_not_disturb_until: Timestamp | None = Field(description=DO_NOT_DISTURB)
+    picture: str | None = Field(description=PICTURE)
     folded: list[str] | None = Field(default=None, description="To the user's own connections only, if it changed")
 
 
@@ -205,6 +209,7 @@ ENTRIES: Final[dict[str, str]] = {
     "member": "member",
     "title": "room_changed",
     "purpose": "room_changed",
+    "picture": "room_changed",
     "posting": "room_changed",
 }
 """Every kind of entry in a room's log, and the event by which it is sent; but `EVENT`, whose events have any name.

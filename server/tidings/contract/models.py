@@ -226,6 +226,9 @@ class Preferences(View):
     )
 
 
+PICTURE = "The id of an image, for `get_files`"
+
+
 class Room(View):
     """A room as the caller sees it: `role`, `read_seq` and `unread` are the caller's own."""
 
@@ -250,6 +253,7 @@ class Room(View):
     last_message: Message | None = None
     posting: Posting = Field(default=Posting.MEMBERS, description="The members who may write")
     purpose: str | None = Field(default=None, description="What a topic or group is for")
+    picture: str | None = Field(default=None, description=PICTURE)
     preferences: Preferences | None = Field(default=None, description="The caller's own; null: not a member")
 
 
@@ -287,6 +291,7 @@ class Member(View):
     )
     status: UserStatus | None = None
     do_not_disturb_until: Timestamp | None = Field(default=None, description=DO_NOT_DISTURB)
+    picture: str | None = Field(default=None, description=PICTURE)
 
 
 class Profile(View):
@@ -297,6 +302,7 @@ class Profile(View):
     display_name: str | None = Field(default=None, description="Shown; the username stays the name")
     status: UserStatus | None = None
     do_not_disturb_until: Timestamp | None = Field(default=None, description=DO_NOT_DISTURB)
+    picture: str | None = Field(default=None, description=PICTURE)
 
 
 class Users(View):

@@ -25,6 +25,7 @@ class Permission(StrEnum):
     LEAVE = "leave"
     SET_TITLE = "set the title"
     SET_PURPOSE = "set the purpose"
+    SET_PICTURE = "set the picture"
     SET_POSTING = "choose who may write"
     KICK = "kick"
     BAN = "ban"
@@ -58,6 +59,7 @@ GRANTED: Final[dict[KeyScope, frozenset[Permission]]] = {
             Permission.INVITE,
             Permission.SET_TITLE,
             Permission.SET_PURPOSE,
+            Permission.SET_PICTURE,
             Permission.SET_POSTING,
             Permission.KICK,
             Permission.BAN,
@@ -88,6 +90,7 @@ _MODERATES = frozenset(
         Permission.DELETE_ANY,
         Permission.SET_TITLE,
         Permission.SET_PURPOSE,
+        Permission.SET_PICTURE,
         Permission.KICK,
         Permission.BAN,
         Permission.MUTE,

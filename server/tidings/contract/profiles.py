@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, model_validator
 
-from tidings.contract.actions import NO_NUL, Emoji, Limit500, Payload, Seconds, Username
+from tidings.contract.actions import NO_NUL, Emoji, Id, Limit500, Payload, Seconds, Username
 from tidings.contract.models import FOLDED
 
 DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL, strip_whitespace=True)]
@@ -39,6 +39,7 @@ class SetProfile(Payload):
     do_not_disturb: Seconds | None = Field(
         default=None, description="Seconds, in which clients do not ring or notify", examples=[3600]
     )
+    picture: Id | None = Field(default=None, description="Of a complete upload of the caller that is an image")
     folded: Annotated[list[Folded], Field(max_length=500)] | None = Field(
         default=None, description=f"{FOLDED}. Kept for the user's own devices", examples=[["topics", "own Trabajo"]]
     )

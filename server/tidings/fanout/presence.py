@@ -247,7 +247,7 @@ class PresenceTracker:
         if change.unknown or is_online is not (user.key in self._online):
             last_seen = None if is_online else timestamp(change.changed_at)
             presence = {"username": user.username, "online": is_online, "last_seen": last_seen}
-            events.append(("presence", presence | {"display_name": user.display_name}))
+            events.append(("presence", presence | {"display_name": user.display_name, "picture": user.picture}))
         if change.profile:
             events.append(("profile", views.profile(user, time.time_ns() // 1_000_000)))
         return events

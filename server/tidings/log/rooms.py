@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import orjson
 
 from tidings.auth.principal import Principal
-from tidings.contract.errors import ActionError, ErrorCode, not_found
+from tidings.contract.errors import ActionError, ErrorCode, no_image, not_found
 from tidings.contract.models import Posting, Role, RoomKind
 from tidings.contract.permissions import Permission
 from tidings.log.notices import Joined, Left
 from tidings.log.transaction import Operation, Work
-from tidings_db.queries import blocks, feed, members, rooms, users
+from tidings_db.queries import blocks, feed, files, members, rooms, users
 from tidings_db.queries.rooms import Snapshot
 from tidings_db.queries.rows import direct_key
 
@@ -55,6 +55,26 @@ class ChangePurpose(Operation[Snapshot]):
             rooms.set_purpose(work.conn, self.room_key, self.purpose)
             room.row = room.row._replace(purpose=self.purpose)
             room.append("purpose", self.actor, work.now, body=orjson.dumps({"purpose": self.purpose}).decode())
+        work.save()
+        return rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePicture(Operation[Snapshot]):
+    """Change or remove the picture of a topic or group."""
+
+    picture: str | None
+
+    def apply(self, work: Work) -> Snapshot:
+        assert self.room_key is not None
+        room = work.room(self.room_key)
+        work.check(room, self.actor, Permission.SET_PICTURE)
+        if room.row.picture != self.picture:
+            if not files.set_picture(work.conn, self.picture, self.actor.user_key, self.room_key):
+                raise no_image()
+            rooms.set_picture(work.conn, self.room_key, self.picture)
+            room.row = room.row._replace(picture=self.picture)
+            room.append("picture", self.actor, work.now, body=orjson.dumps({"picture": self.picture}).decode())
         work.save()
         return rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
 

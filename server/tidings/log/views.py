@@ -47,6 +47,7 @@ def profile(user: UserRow | MemberRow, now: int) -> dict[str, Any]:
         "display_name": user.display_name,
         "status": status,
         "do_not_disturb_until": None if quiet is None or quiet <= now else timestamp(quiet),
+        "picture": user.picture,
     }
 
 
@@ -272,6 +273,7 @@ def room(snapshot: Snapshot, user_key: int, online: int) -> Room:
         last_message=shown,
         posting=Posting(row.posting),
         purpose=row.purpose,
+        picture=row.picture,
         preferences=None if snapshot.role is None else preferences(snapshot),
     )
 
