@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from tests.support.client import DEADLINE_S
 from tests.support.node import NO_TLS, RunningNode
+from tidings.files.store import FolderStore
 
 PART = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
 
@@ -99,3 +101,10 @@ async def links(server: RunningNode, token: str, *file_ids: str) -> list[dict[st
 async def fetch(server: RunningNode, url: str, **headers: str) -> httpx.Response:
     async with http(server) as client:
         return await client.get(url, headers=headers)
+
+
+def stored(server: RunningNode) -> list[Path]:
+    """The contents that the server has in its folder."""
+    store = server.node.files.store
+    assert isinstance(store, FolderStore)
+    return [path for path in store.root.rglob("*") if path.is_file()]

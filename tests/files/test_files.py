@@ -13,10 +13,9 @@ from PIL import Image
 
 from tests.actions.conftest import code
 from tests.delivery.support import make_topic
-from tests.files.support import begin, cut, fetch, http, links, moved_on, offset_of, picture, put, upload
+from tests.files.support import begin, cut, fetch, http, links, moved_on, offset_of, picture, put, stored, upload
 from tests.support.client import connected
 from tests.support.node import RunningNode, running_node
-from tidings.files.store import FolderStore
 from tidings.log.retention import now_ms
 
 CUTS = 20
@@ -161,12 +160,6 @@ async def test_a_link_ends_with_its_session(server: RunningNode, omar: str) -> N
     async with http(server, omar) as client:
         assert (await client.post("/api/logout")).status_code == 204
     assert (await fetch(server, linked["url"])).status_code == 401
-
-
-def stored(server: RunningNode) -> list[Path]:
-    store = server.node.files.store
-    assert isinstance(store, FolderStore)
-    return [path for path in store.root.rglob("*") if path.is_file()]
 
 
 async def test_the_content_of_a_file_is_deleted_with_its_message_and_that_of_an_upload_after_a_day(

@@ -7,8 +7,7 @@ from sqlalchemy.engine import Connection
 
 from tests.actions.conftest import code
 from tests.delivery.support import make_topic
-from tests.files.support import begin, fetch, http, links, picture, upload
-from tests.files.test_files import stored
+from tests.files.support import begin, fetch, http, links, picture, stored, upload
 from tests.support.client import connected
 from tests.support.node import RunningNode
 from tidings.log.retention import now_ms

@@ -183,3 +183,40 @@ test("too many, too large and empty files are refused before they are sent, and 
     await notice.waitFor({ state: "hidden" });
   }
 });
+
+test("a picture that a user chooses for themselves and for a room is seen by the others at once, and after a reload", async ({
+  person,
+}) => {
+  const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
+  const topic = `pictures of ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  await (await lucia.account()).join(topic);
+  await Promise.all([omar.enter(topic), lucia.enter(topic)]);
+  await omar.say("Here I am");
+  await lucia.message("Here I am").waitFor();
+  await omar.menu("Account", "Profile and status");
+  const profile = omar.page.getByRole("dialog", { name: "Your profile" });
+  const input = profile.locator("input[type=file]");
+  await input.setInputFiles(text("no image.txt", 20));
+  await profile.getByText("This file is no image that this browser can read.").waitFor();
+  await input.setInputFiles(png("me.png"));
+  await isSeen(profile.locator(".avatar img"));
+  await isAccessible(omar, "the profile with a picture");
+  await look(omar, "profile");
+  await profile.getByRole("button", { name: "Close" }).click();
+  await isSeen(lucia.message("Here I am").locator(".avatar img"));
+
+  await omar.menu("More about this room", "Choose a picture");
+  await omar.page.getByRole("dialog").locator("input[type=file]").setInputFiles(png("room.png"));
+  await lucia.page.getByText(`${omar.name} changed the picture of this room.`).waitFor();
+  const sign = lucia.page.locator(".room > header .avatar img");
+  await isSeen(sign);
+  await look(lucia, "pictures");
+  await lucia.page.reload();
+  await isSeen(sign);
+  await isSeen(lucia.message("Here I am").locator(".avatar img"));
+
+  await omar.page.getByRole("dialog").getByRole("button", { name: "Remove picture" }).click();
+  await lucia.page.getByText(`${omar.name} removed the picture of this room.`).waitFor();
+  await sign.waitFor({ state: "hidden" });
+});

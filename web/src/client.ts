@@ -35,6 +35,7 @@ import {
   refreshed,
   type Session,
   saveSession,
+  uploaded,
 } from "./session.ts";
 import { applied, type Change, initial, KEPT, type RoomState, type State } from "./store.ts";
 import type { HeldThread } from "./threads.ts";
@@ -217,6 +218,13 @@ export class Client {
   /** The server's data about the user, as JSON lines. Raises a `TidingsError`. */
   export(): Promise<Blob> {
     return exported(this.session.token);
+  }
+
+  /** Upload a small file; its id. Raises a `TidingsError`. */
+  async upload(name: string, content: Blob): Promise<string> {
+    const { id, url } = await this.ask("create_upload", { name, size: content.size });
+    await uploaded(url, content, this.session.token);
+    return id;
   }
 
   isAdmin(): Promise<boolean> {

@@ -14,9 +14,9 @@ export interface Note {
   readonly seq: number;
   /** The member that it is about; for a title or who may write, the one who chose it */
   readonly username: string;
-  readonly change: MemberChanged["change"] | "title" | "posting" | "purpose";
+  readonly change: MemberChanged["change"] | "title" | "posting" | "purpose" | "picture";
   readonly role: Role | null;
-  /** The new title or purpose; or who may write now */
+  /** The new title, purpose or picture; or who may write now */
   readonly title: string | null;
 }
 
@@ -193,6 +193,7 @@ export function withMember(held: RoomState, { username, role }: MemberChanged, o
 const UNKNOWN = {
   last_seen: null,
   display_name: null,
+  picture: null,
   status: null,
   do_not_disturb_until: null,
   muted_until: null,

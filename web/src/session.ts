@@ -151,6 +151,16 @@ export async function exported(token: string): Promise<Blob> {
   return lines;
 }
 
+/** Send the bytes of an upload in one part (tus 1.0). Raises a `TidingsError`. */
+export async function uploaded(url: string, content: Blob, token: string): Promise<void> {
+  const headers = {
+    authorization: `Bearer ${token}`,
+    "content-type": "application/offset+octet-stream",
+    "upload-offset": "0",
+  };
+  await request(url, { method: "PATCH", headers, body: content });
+}
+
 /** The answer, null if it has none. Raises a `TidingsError`. */
 export async function request(path: string, options: RequestInit): Promise<unknown> {
   const answer = await sent(path, { ...options, signal: AbortSignal.timeout(ANSWER_WITHIN) });

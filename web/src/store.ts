@@ -97,6 +97,8 @@ export interface State {
   readonly gone: ReadonlyMap<string, Gone>;
   /** Since the connection was made, by username. */
   readonly presence: ReadonlyMap<string, Presence>;
+  /** The ids of the users' pictures, as far as they are known, by username. */
+  readonly pictures: ReadonlyMap<string, string>;
   /** As far as they came by themselves or were asked for, by username. */
   readonly profiles: ReadonlyMap<string, ProfileChanged>;
   /** The open reports of rooms that the user moderates, oldest first, by room_id; as far as they were asked for. */
@@ -122,6 +124,7 @@ export function initial(me: string): State {
     rooms: new Map(),
     gone: new Map(),
     presence: new Map(),
+    pictures: new Map(),
     profiles: new Map(),
     reports: new Map(),
     threads: new Map(),
@@ -163,6 +166,7 @@ class Draft {
   private rooms: Map<string, RoomState> | null = null;
   private gone: ReadonlyMap<string, Gone>;
   private presence: Map<string, Presence> | null = null;
+  private pictures: State["pictures"];
   private profiles: State["profiles"];
   private reports: State["reports"];
   private threads: Threads;
@@ -175,6 +179,7 @@ class Draft {
     this.before = before;
     this.epoch = before.epoch;
     this.gone = before.gone;
+    this.pictures = before.pictures;
     this.profiles = before.profiles;
     this.reports = before.reports;
     this.threads = before.threads;
@@ -183,10 +188,11 @@ class Draft {
 
   end(): State {
     for (const room_id of [...this.growing.keys(), ...this.waiting.keys()]) this.settle(room_id);
-    const { before, rooms, gone, presence, profiles, reports, threads, epoch, unknownRooms } = this;
+    const { before, rooms, gone, presence, pictures, profiles, reports, threads, epoch, unknownRooms } = this;
     const same =
       rooms === null &&
       presence === null &&
+      pictures === before.pictures &&
       profiles === before.profiles &&
       reports === before.reports &&
       threads === before.threads;
@@ -196,6 +202,7 @@ class Draft {
       rooms: rooms ?? before.rooms,
       gone,
       presence: presence ?? before.presence,
+      pictures,
       profiles,
       reports,
       threads,
@@ -250,6 +257,7 @@ class Draft {
       case "typing":
         return this.typing(change.data.room_id, change.data.username, change.data.typing);
       case "presence":
+        this.picture(change.data);
         return this.setPresence(change.data.username, {
           online: change.data.online,
           last_seen: change.data.last_seen,
@@ -296,6 +304,7 @@ class Draft {
       case "members_asked":
         return this.update(change.room_id, (held) => ({ ...held, cameMeanwhile: new Map() }));
       case "members":
+        for (const member of change.members) this.picture(member);
         return this.update(change.room_id, (held) => withMembers(held, change.members, this.before.me));
       case "receipts":
         for (const receipt of change.receipts) this.receipt(receipt);
@@ -427,13 +436,15 @@ class Draft {
     });
   }
 
-  private roomChanged({ room_id, seq, username, title, posting, purpose }: RoomChanged): void {
+  private roomChanged({ room_id, seq, username, title, posting, purpose, picture }: RoomChanged): void {
     const note =
       title != null
         ? { change: "title", title }
         : posting != null
           ? { change: "posting", title: posting }
-          : { change: "purpose", title: purpose ?? null };
+          : purpose !== undefined
+            ? { change: "purpose", title: purpose }
+            : { change: "picture", title: picture ?? null };
     if (seq > (this.get(room_id)?.cursor ?? 0))
       this.update(room_id, (held) => withNote(held, { seq, username, role: null, ...note } as Note));
     this.entry(room_id, seq, null, (room) => ({
@@ -441,6 +452,7 @@ class Draft {
       title: title ?? room.title,
       posting: posting ?? room.posting,
       purpose: purpose === undefined ? room.purpose : purpose,
+      picture: picture === undefined ? room.picture : picture,
     }));
   }
 
@@ -462,6 +474,14 @@ class Draft {
 
   private presenceOf(username: string): Presence | undefined {
     return (this.presence ?? this.before.presence).get(username);
+  }
+
+  private picture({ username, picture }: Pick<Member, "username" | "picture">): void {
+    if ((this.pictures.get(username) ?? null) === (picture ?? null)) return;
+    const next = new Map(this.pictures);
+    if (picture == null) next.delete(username);
+    else next.set(username, picture);
+    this.pictures = next;
   }
 
   private setPresence(username: string, presence: Presence): void {
@@ -488,6 +508,7 @@ class Draft {
   private setProfile(profile: ProfileChanged): void {
     const { username, display_name, status, do_not_disturb_until } = profile;
     this.profiles = new Map(this.profiles).set(username, profile);
+    this.picture(profile);
     const known = this.presenceOf(username);
     if (known !== undefined) {
       this.presence ??= new Map(this.before.presence);

@@ -45,6 +45,7 @@ test("a room is restored completely, up to the newest message", async () => {
     status: null,
     do_not_disturb_until: null,
     muted_until: null,
+    picture: null,
   };
   const now: RoomState = {
     ...held(1, 2, 3),

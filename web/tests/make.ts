@@ -48,6 +48,7 @@ export function room(more: Partial<Room> = {}): Room {
     last_message: null,
     posting: "members",
     purpose: null,
+    picture: null,
     preferences: CHOSEN,
     ...more,
   };

@@ -63,6 +63,7 @@ const ANA: Member = {
   status: null,
   do_not_disturb_until: null,
   muted_until: null,
+  picture: null,
 };
 
 test("an older page does not undo a change", () => {
@@ -192,7 +193,7 @@ test("joins and leaves during the request are applied to the list of members", (
 test("presence is the latest, is shown at the member, and ends with the connection", () => {
   const gone: Change = {
     type: "presence",
-    data: { username: "ana", online: false, last_seen: "then", display_name: null },
+    data: { username: "ana", online: false, last_seen: "then", display_name: null, picture: null },
   };
   const members: Change[] = [
     { type: "members_asked", room_id: "r" },

@@ -136,6 +136,7 @@ test("a group without a title is called by its other members", () => {
             status: null,
             do_not_disturb_until: null,
             muted_until: null,
+            picture: null,
           },
         ]),
       ),

@@ -78,6 +78,7 @@ export class Log {
       status: null,
       do_not_disturb_until: null,
       muted_until: null,
+      picture: null,
     }));
   }
 

@@ -449,7 +449,9 @@ class SetPurpose(RoomRef):
 
 
 class SetPicture(RoomRef):
-    picture: Id | None = Field(description="Of a complete upload of the caller that is an image; null: none")
+    picture: Id | None = Field(
+        description="Of a complete upload of the caller that is an image; null: none", examples=[None]
+    )
 
 
 class SetPosting(RoomRef):

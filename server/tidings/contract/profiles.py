@@ -39,7 +39,9 @@ class SetProfile(Payload):
     do_not_disturb: Seconds | None = Field(
         default=None, description="Seconds, in which clients do not ring or notify", examples=[3600]
     )
-    picture: Id | None = Field(default=None, description="Of a complete upload of the caller that is an image")
+    picture: Id | None = Field(
+        default=None, description="Of a complete upload of the caller that is an image", examples=[None]
+    )
     folded: Annotated[list[Folded], Field(max_length=500)] | None = Field(
         default=None, description=f"{FOLDED}. Kept for the user's own devices", examples=[["topics", "own Trabajo"]]
     )

@@ -3,8 +3,8 @@ import { useClient } from "../context.ts";
 import type { Ban } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
 import { momentOf } from "../text.ts";
+import { Avatar } from "./Avatar.tsx";
 import { useWork } from "./form.tsx";
-import { Avatar } from "./ui.tsx";
 
 const PAGE = 100;
 

@@ -1,9 +1,9 @@
 import { type KeyboardEvent, useId, useState } from "react";
 import { t } from "../i18n.ts";
+import { Avatar } from "./Avatar.tsx";
 import { closedAt, completed, loadShortcodes, type Trigger } from "./completion.ts";
 import { replace } from "./format.ts";
 import { use } from "./often.ts";
-import { Avatar } from "./ui.tsx";
 import type { Box } from "./useBox.ts";
 import { type Choice, useCompletion } from "./useCompletion.ts";
 import type { ComposerText } from "./useText.ts";

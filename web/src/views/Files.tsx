@@ -1,13 +1,14 @@
 import "../styles/files.css";
 import { Download, File as FileIcon, X } from "lucide-react";
-import { useEffect, useState, useSyncExternalStore } from "react";
+import { useEffect, useState } from "react";
 import { useClient } from "../context.ts";
-import type { Attachment, LinkedFile, Message } from "../contract.gen.ts";
+import type { Attachment, Message } from "../contract.gen.ts";
 import { isImage, linksOf, looksLikeImage, sizeOf } from "../files.ts";
 import { t } from "../i18n.ts";
 import type { Unsent } from "../unsent.ts";
 import type { Tools } from "./tools.ts";
 import { IconButton } from "./ui.tsx";
+import { useLink, useRenewal } from "./useLink.ts";
 import { Viewer } from "./Viewer.tsx";
 
 /** An image is shown at most so large (px), and a flat or tall one so small. */
@@ -49,30 +50,9 @@ export function Files({ message, unsent, tools }: { message: Message; unsent: Un
   );
 }
 
-/** The link to a file; undefined until it is there. */
-export function useLink({ id }: Attachment): LinkedFile | undefined {
-  const links = linksOf(useClient());
-  const link = useSyncExternalStore(links.subscribe, () => links.of(id));
-  useEffect(() => {
-    links.fresh(id).catch(() => undefined); // a row that is shown again asks again
-  }, [links, id]);
-  return link;
-}
-
-/** Whether an image could not be loaded, and what to call then: its link may have ended meanwhile. */
-function useRenewal({ id }: Attachment): { readonly failed: boolean; readonly onError: () => void } {
-  const links = linksOf(useClient());
-  const [tries, setTries] = useState(0);
-  const onError = () => {
-    setTries(tries + 1);
-    if (tries === 0) links.renew(id).catch(() => undefined);
-  };
-  return { failed: tries > 1, onError };
-}
-
 function Image({ file, alone, onOpen }: { file: Attachment; alone: boolean; onOpen: () => void }) {
-  const link = useLink(file);
-  const { failed, onError } = useRenewal(file);
+  const link = useLink(file.id);
+  const { failed, onError } = useRenewal(file.id);
   const { width, height } = shownSize(file);
   const src = file.type === "image/gif" ? link?.url : (link?.preview_url ?? link?.url);
   return (
@@ -100,8 +80,8 @@ function shownSize({ width, height }: Attachment): { readonly width: number; rea
 }
 
 function OtherFile({ file }: { file: Attachment }) {
-  const link = useLink(file);
-  const { failed, onError } = useRenewal(file);
+  const link = useLink(file.id);
+  const { failed, onError } = useRenewal(file.id);
   const [kind] = file.type.split("/");
   return (
     <div className="other-file">
@@ -135,7 +115,7 @@ export function FileName({ file }: { file: Pick<Attachment, "name" | "size"> }) 
 
 export function SaveLink({ file }: { file: Attachment }) {
   const links = linksOf(useClient());
-  const link = useLink(file);
+  const link = useLink(file.id);
   const label = t("Save {name}", { name: file.name });
   const save = async (event: { preventDefault: () => void; currentTarget: HTMLAnchorElement }) => {
     const { currentTarget: anchor } = event;

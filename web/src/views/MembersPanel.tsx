@@ -7,6 +7,7 @@ import type { Member, Room } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
 import { open } from "../location.ts";
 import { agoOf, byName, isAhead, nameOf, reasonOf, roleOf, withTimes } from "../text.ts";
+import { Avatar } from "./Avatar.tsx";
 import { Bans } from "./Bans.tsx";
 import { writeInBox } from "./box.ts";
 import { useWork } from "./form.tsx";
@@ -16,7 +17,7 @@ import { Panel } from "./Panel.tsx";
 import { moderates } from "./rights.ts";
 import { aboutOf } from "./Sign.tsx";
 import type { Tools } from "./tools.ts";
-import { Avatar, ListRows } from "./ui.tsx";
+import { ListRows } from "./ui.tsx";
 
 type Row = { readonly heading: string } | Member;
 

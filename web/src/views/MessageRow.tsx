@@ -6,6 +6,7 @@ import { m, n, t } from "../i18n.ts";
 import { profileOf } from "../store.ts";
 import { briefTimeOf, contentOf, isAhead, momentOf, summaryOf, timeOf, withTimes } from "../text.ts";
 import { unreadIn } from "../threads.ts";
+import { Avatar } from "./Avatar.tsx";
 import { DisplayName } from "./DisplayName.tsx";
 import { lazy } from "./lazy.tsx";
 import { Folded } from "./Markdown.tsx";
@@ -13,7 +14,6 @@ import { Reactions } from "./Reactions.tsx";
 import type { MessageRow as Row } from "./rows.ts";
 import { Interrupted, Streaming } from "./Streaming.tsx";
 import type { Mark, Tools } from "./tools.ts";
-import { Avatar } from "./ui.tsx";
 
 const Previews = lazy(
   () => import("./Previews.tsx").then((part) => part.Previews),

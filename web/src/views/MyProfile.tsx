@@ -5,8 +5,10 @@ import { useClient, useView } from "../context.ts";
 import type { ProfileChanged, SetProfile } from "../contract.gen.ts";
 import { m, t } from "../i18n.ts";
 import { isAhead, reasonOf, whenOf } from "../text.ts";
+import { Avatar } from "./Avatar.tsx";
 import { EmojiButton } from "./EmojiPicker.tsx";
 import { Field, Form, useWork } from "./form.tsx";
+import { PictureField } from "./PictureField.tsx";
 import { Dialog, IconButton } from "./ui.tsx";
 
 const HOUR = 3600;
@@ -58,7 +60,17 @@ export function MyProfile({ onClose }: { onClose: () => void }) {
       {profile === undefined ? (
         <p role="status">{failed ?? t("Loading…")}</p>
       ) : (
-        <Fields profile={profile} onClose={onClose} />
+        <>
+          <PictureField
+            shown={<Avatar name={client.me} />}
+            has={profile.picture !== null}
+            save={async (picture) => {
+              await client.ask("set_profile", { picture });
+              await client.load.profile(client.me);
+            }}
+          />
+          <Fields profile={profile} onClose={onClose} />
+        </>
       )}
     </Dialog>
   );

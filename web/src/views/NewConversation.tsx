@@ -4,9 +4,10 @@ import { useMemo, useState } from "react";
 import { useClient } from "../context.ts";
 import { t } from "../i18n.ts";
 import { open } from "../location.ts";
+import { Avatar } from "./Avatar.tsx";
 import { Field, Form, useWork } from "./form.tsx";
 import { PeopleField } from "./PeopleField.tsx";
-import { Avatar, Dialog } from "./ui.tsx";
+import { Dialog } from "./ui.tsx";
 
 /** Starts a conversation with one user, or a group, which may have a name. */
 export function NewConversation({ onClose }: { onClose: () => void }) {

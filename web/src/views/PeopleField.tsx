@@ -1,9 +1,9 @@
 import { type KeyboardEvent, useId, useState } from "react";
 import { t } from "../i18n.ts";
 import { isAhead } from "../text.ts";
+import { Avatar } from "./Avatar.tsx";
 import { Field } from "./form.tsx";
 import { type Found, usePeople } from "./people.ts";
-import { Avatar } from "./ui.tsx";
 
 /** A field for a username, with the users that it may mean. Arrow keys move in the list; Enter takes what they point at. */
 export function PeopleField({

@@ -7,9 +7,9 @@ import type { Profile } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
 import { open } from "../location.ts";
 import { agoOf, isAhead, reasonOf, whenOf } from "../text.ts";
+import { Avatar } from "./Avatar.tsx";
 import { writeInBox } from "./box.ts";
 import { useWork } from "./form.tsx";
-import { Avatar } from "./ui.tsx";
 
 /** Who a user is, beside their name. */
 export function ProfileCard({

@@ -7,8 +7,10 @@ import { Confirm, CopyField } from "./Confirm.tsx";
 import { Field, Form, useWork } from "./form.tsx";
 import { InvitationDialog } from "./InvitationDialog.tsx";
 import { PeopleField } from "./PeopleField.tsx";
+import { PictureField } from "./PictureField.tsx";
 import { ReportsDialog } from "./ReportsDialog.tsx";
 import { RoomNotifications } from "./RoomNotifications.tsx";
+import { Sign } from "./Sign.tsx";
 import { Dialog } from "./ui.tsx";
 
 /** The dialogs of a room's menu. */
@@ -18,6 +20,7 @@ export type RoomTask =
   | "link"
   | "rename"
   | "purpose"
+  | "picture"
   | "section"
   | "notify"
   | "posting"
@@ -59,6 +62,16 @@ export function RoomDialog({
           save={(purpose) => client.ask("set_purpose", { room_id: room.room_id, purpose })}
           onClose={onClose}
         />
+      );
+    case "picture":
+      return (
+        <Dialog title={t("Picture of {name}", { name })} onClose={onClose}>
+          <PictureField
+            shown={<Sign room={room} name={name} size={26} />}
+            has={room.picture != null}
+            save={(picture) => client.ask("set_picture", { room_id: room.room_id, picture })}
+          />
+        </Dialog>
       );
     case "section":
       return (

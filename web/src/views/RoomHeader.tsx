@@ -8,6 +8,7 @@ import {
   Copy,
   Flag,
   Folder,
+  Image as ImageIcon,
   Info,
   Link,
   LogOut,
@@ -139,6 +140,11 @@ export function RoomHeader({
         {room.kind !== "direct" && moderates(room.role) && (
           <Item onClick={() => setTask("purpose")}>
             <Info size={18} /> {t("Set the purpose")}
+          </Item>
+        )}
+        {room.kind !== "direct" && moderates(room.role) && (
+          <Item onClick={() => setTask("picture")}>
+            <ImageIcon size={18} /> {t("Choose a picture")}
           </Item>
         )}
         {room.kind !== "direct" && room.role === "owner" && (

@@ -7,11 +7,11 @@ import type { Message, SearchResults, Snippet } from "../contract.gen.ts";
 import { n, t, tx } from "../i18n.ts";
 import { openMessage } from "../location.ts";
 import { momentOf, nameOf, plainSnippet, reasonOf, summaryOf, whenOf } from "../text.ts";
+import { Avatar } from "./Avatar.tsx";
 import { DisplayName } from "./DisplayName.tsx";
 import { Form } from "./form.tsx";
 import { Panel } from "./Panel.tsx";
 import { beginning, LONGEST, localDates } from "./query.ts";
-import { Avatar } from "./ui.tsx";
 
 const TYPED_AFTER = 250;
 const PAGE = 30;

@@ -6,10 +6,10 @@ import type { Session } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
 import { addressWith } from "../location.ts";
 import { agoOf, momentOf } from "../text.ts";
+import { Avatar } from "./Avatar.tsx";
 import { Problem, useAnswer } from "./answer.tsx";
 import { CopyField } from "./Confirm.tsx";
 import { Field, Form, useWork } from "./form.tsx";
-import { Avatar } from "./ui.tsx";
 
 export function Devices() {
   const client = useClient();

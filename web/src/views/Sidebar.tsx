@@ -17,10 +17,11 @@ import { useClient, useView } from "../context.ts";
 import { n, t } from "../i18n.ts";
 import { open, useRoute } from "../location.ts";
 import { SERVER_NAME } from "../session.ts";
+import { Avatar } from "./Avatar.tsx";
 import { lazyDialog } from "./lazy.tsx";
 import type { Opened } from "./opened.ts";
 import { RoomList } from "./RoomList.tsx";
-import { Avatar, Dialog, IconButton, Item, Menu } from "./ui.tsx";
+import { Dialog, IconButton, Item, Menu } from "./ui.tsx";
 import { Welcome } from "./Welcome.tsx";
 
 const NewTopic = lazyDialog(() => import("./NewTopic.tsx").then((part) => part.NewTopic));

@@ -4,7 +4,7 @@ import type { Room } from "../contract.gen.ts";
 import { t } from "../i18n.ts";
 import { profileOf } from "../store.ts";
 import { hueOf, isAhead } from "../text.ts";
-import { Avatar } from "./ui.tsx";
+import { Avatar, Picture } from "./Avatar.tsx";
 
 /** The kind of a room: `#`, a lock, several people, or the other user's avatar. */
 export function Sign({
@@ -24,6 +24,7 @@ export function Sign({
   return (
     <span className={`avatar sign ${room.kind}`} aria-hidden="true" {...hue}>
       <Icon size={size} />
+      {room.picture != null && <Picture id={room.picture} />}
     </span>
   );
 }

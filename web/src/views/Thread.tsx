@@ -9,6 +9,7 @@ import { hrefTo } from "../location.ts";
 import { nameOf, reasonOf, summaryOf, whenOf } from "../text.ts";
 import { type HeldThread, unreadIn } from "../threads.ts";
 import { isIn } from "../unsent.ts";
+import { Avatar } from "./Avatar.tsx";
 import { Composer } from "./Composer.tsx";
 import { DisplayName } from "./DisplayName.tsx";
 import { MessageRow } from "./MessageRow.tsx";
@@ -19,7 +20,6 @@ import { type Row, rowsOf } from "./rows.ts";
 import { Line } from "./TimelineParts.tsx";
 import type { Target } from "./target.ts";
 import type { Tools } from "./tools.ts";
-import { Avatar } from "./ui.tsx";
 import { actOn } from "./useKeyboard.ts";
 import { useTools } from "./useTools.tsx";
 

@@ -84,6 +84,10 @@ function NoteText({ note }: { note: Note }) {
     return note.title === null
       ? tx("{name} removed what this room is for.", { name })
       : tx("{name} said what this room is for: “{purpose}”", { name, purpose: <bdi>{note.title}</bdi> });
+  if (note.change === "picture")
+    return note.title === null
+      ? tx("{name} removed the picture of this room.", { name })
+      : tx("{name} changed the picture of this room.", { name });
   if (note.change === "posting")
     return note.title === "moderators"
       ? tx("{name} chose that only moderators can write here.", { name })

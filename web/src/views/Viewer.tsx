@@ -6,8 +6,9 @@ import type { Attachment, Message } from "../contract.gen.ts";
 import { imagesOf } from "../files.ts";
 import { t } from "../i18n.ts";
 import { segmentAt } from "../timeline.ts";
-import { SaveLink, useLink } from "./Files.tsx";
+import { SaveLink } from "./Files.tsx";
 import { IconButton } from "./ui.tsx";
+import { useLink } from "./useLink.ts";
 
 /** One image in the whole window; the arrows lead to the others that are around its message. */
 export function Viewer({ message, first, onClose }: { message: Message; first: Attachment; onClose: () => void }) {
@@ -86,7 +87,7 @@ export function Viewer({ message, first, onClose }: { message: Message; first: A
 
 /** The image as large as the window allows, or in its own size. */
 function Whole({ file, whole, onWhole }: { file: Attachment; whole: boolean; onWhole: (whole: boolean) => void }) {
-  const link = useLink(file);
+  const link = useLink(file.id);
   const { width, height } = file;
   return (
     <button

@@ -14,7 +14,6 @@ import { X } from "lucide-react";
 import { type ComponentProps, type KeyboardEvent, type ReactNode, useState } from "react";
 import type { CustomContainerComponentProps } from "virtua";
 import { t } from "../i18n.ts";
-import { hueOf, initialsOf } from "../text.ts";
 
 /** `keys`: the shortcut, which the tooltip tells too. */
 export function IconButton({
@@ -35,26 +34,6 @@ export function IconButton({
     >
       {children}
     </button>
-  );
-}
-
-/** `quiet`: the user must not be disturbed. */
-export function Avatar({
-  name,
-  small = false,
-  online = false,
-  quiet = false,
-}: {
-  name: string;
-  small?: boolean;
-  online?: boolean;
-  quiet?: boolean;
-}) {
-  return (
-    <span className={`avatar ${small ? "small" : ""}`} style={{ "--hue": hueOf(name) } as object} aria-hidden="true">
-      {initialsOf(name)}
-      {(online || quiet) && <span className={quiet ? "dot moon" : "dot"} />}
-    </span>
   );
 }
 
