@@ -1,10 +1,8 @@
 /** Files in messages: chosen, dropped and pasted, sent from the outbox, seen, saved, and shown in the viewer. */
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import type { Locator } from "playwright-core";
 import { isAccessible } from "./support/axe.ts";
-import type { Person } from "./support/person.ts";
-import { AWAY } from "./support/person.ts";
+import { AWAY, isSeen, type Person } from "./support/person.ts";
 import { expect, test } from "./support/world.ts";
 
 const PHONE = { viewport: { width: 390, height: 844 } };
@@ -46,12 +44,6 @@ function carry(
     },
     [type, words, names, [...ICON]] as const,
   );
-}
-
-/** An image has come to the screen: its pixels are there. */
-async function isSeen(image: Locator): Promise<void> {
-  await image.waitFor();
-  await expect.poll(() => image.evaluate((one) => (one as HTMLImageElement).naturalWidth)).toBeGreaterThan(0);
 }
 
 async function look(person: Person, name: string): Promise<void> {

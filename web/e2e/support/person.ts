@@ -182,6 +182,18 @@ export class Person {
   }
 }
 
+/** An image has come to the screen: its pixels are there. */
+export async function isSeen(image: Locator): Promise<void> {
+  await image.waitFor();
+  await image.evaluate(
+    (one: HTMLImageElement) =>
+      new Promise<void>((resolve) => {
+        if (one.naturalWidth > 0) resolve();
+        one.addEventListener("load", () => resolve());
+      }),
+  );
+}
+
 /** Runs in the page. */
 export function isFocused(element: Element): boolean {
   return element === document.activeElement;

@@ -38,6 +38,11 @@ export class Server {
     return server;
   }
 
+  get pid(): number {
+    if (this.process?.pid === undefined) throw new Error("it does not run");
+    return this.process.pid;
+  }
+
   /** Serve, on the port of the time before if there was one; returns when it listens. */
   async start(): Promise<void> {
     const command = ["-m", "tidings", "serve", "--host", "127.0.0.1", "--port", this.port, ...this.options];
