@@ -4,6 +4,7 @@
  * Keys: `o/N` a message, `t/N` whether it was tried, `n/outbox` the last N.
  */
 import { isClosed, isTemporary, storeFailed, TidingsError } from "./errors.ts";
+import { Loop } from "./loop.ts";
 import { Mutexes, type Row, type Store, sortable } from "./store.ts";
 import type { Data, Message } from "./types.ts";
 
@@ -106,8 +107,6 @@ interface Result {
   readonly reject: (error: unknown) => void;
 }
 
-const FIRST_WAIT = 250;
-const LONGEST_WAIT = 10_000;
 const COUNTER = "n/outbox";
 
 export class Outbox {
@@ -117,17 +116,14 @@ export class Outbox {
   private readonly byKey = new Map<string, Unsent>();
   private held: readonly Unsent[] = [];
   private isClosed = false;
-  private flushing: Promise<void> | null = null;
-  private again = false;
-  /** Nothing is sent before this time, whatever calls `wake` (ms of `performance.now()`). */
-  private notBefore = 0;
-  private wait = FIRST_WAIT;
-  private timer: ReturnType<typeof setTimeout> | undefined;
+  private readonly loop: Loop;
   private changes = 0;
   private readonly adding = new Mutexes();
 
   constructor(options: OutboxOptions) {
     this.options = options;
+    const { store, isOnline } = options;
+    this.loop = new Loop({ store, lock: "outbox", isOnline, round: () => this.flush() });
     this.unwatch = options.store.watch((post) => this.heard(post as Post));
   }
 
@@ -226,51 +222,34 @@ export class Outbox {
 
   /** There is a connection or a new message: try to send. */
   wake(): void {
-    if (this.isClosed || !this.options.isOnline()) return;
-    const rest = this.notBefore - performance.now();
-    if (rest > 0) {
-      clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.wake(), rest);
-      return;
-    }
-    this.again = true;
-    this.flushing ??= this.options.store
-      .lock("outbox", () => this.flush())
-      .catch(() => this.rest(null)) // the store failed: everything is still there
-      .finally(() => {
-        this.flushing = null;
-        if (this.again) this.wake();
-      });
+    this.loop.wake();
   }
 
   /** Stop. What waits stays in the store. */
   async close(): Promise<void> {
     this.isClosed = true;
-    clearTimeout(this.timer);
     this.unwatch();
     for (const client_id of [...this.results.keys()]) this.settle(client_id, isClosed());
-    await this.flushing;
+    await this.loop.close();
   }
 
-  private async flush(): Promise<void> {
+  private async flush(): Promise<boolean> {
     const { store } = this.options;
-    while (this.again) {
-      this.again = false;
-      for (const [key, value] of await store.range("o/")) {
-        if (this.isClosed || !this.options.isOnline()) return;
-        if ((value as Waiting).refused !== null) continue;
-        const tried = `t/${key.slice(2)}`;
-        await store.commit([{ writes: [[tried, 1]] }]);
-        // Read after it is marked as tried: from then on it is not edited any more.
-        const waiting = (await store.get(key)) as Waiting | undefined;
-        if (waiting === undefined) {
-          await store.commit([{ writes: [[tried, undefined]] }]);
-          continue;
-        }
-        if (this.byKey.get(key)?.state !== "sending") this.put(key, this.shown(waiting, true));
-        if (!(await this.sendOne(key, waiting))) return;
+    for (const [key, value] of await store.range("o/")) {
+      if (!this.loop.goesOn) return false;
+      if ((value as Waiting).refused !== null) continue;
+      const tried = `t/${key.slice(2)}`;
+      await store.commit([{ writes: [[tried, 1]] }]);
+      // Read after it is marked as tried: from then on it is not edited any more.
+      const waiting = (await store.get(key)) as Waiting | undefined;
+      if (waiting === undefined) {
+        await store.commit([{ writes: [[tried, undefined]] }]);
+        continue;
       }
+      if (this.byKey.get(key)?.state !== "sending") this.put(key, this.shown(waiting, true));
+      if (!(await this.sendOne(key, waiting))) return false;
     }
+    return true;
   }
 
   /** Returns false if it has to be sent again later, and all after it. */
@@ -290,7 +269,7 @@ export class Outbox {
         ...(thread === undefined ? {} : { thread }),
         ...(data === undefined ? {} : { data }),
       });
-      this.wait = FIRST_WAIT;
+      this.loop.succeeded();
       await this.options.sent(message);
       await store.commit([{ writes: gone }]);
       this.put(key, undefined);
@@ -300,7 +279,7 @@ export class Outbox {
       if (!(error instanceof TidingsError)) throw error;
       const refused: Refusal = { code: error.code, message: error.message, details: error.details };
       if (isTemporary(error)) {
-        if (!this.isClosed) this.rest(error.retryAfter);
+        this.loop.rest(error.retryAfter);
         return false;
       }
       await store.commit([{ writes: keeps ? [[key, { ...waiting, refused }], gone[1]] : gone }]);
@@ -309,13 +288,6 @@ export class Outbox {
       this.tell({ is: "refused", client_id, error: refused });
     }
     return true;
-  }
-
-  /** Send nothing for a while: for the seconds that the server named, or a growing time. */
-  private rest(seconds: number | null): void {
-    this.notBefore = performance.now() + (seconds === null ? this.wait : seconds * 1000);
-    this.wait = Math.min(LONGEST_WAIT, this.wait * 2);
-    this.again = true;
   }
 
   private async keyOf(client_id: string): Promise<string | null> {
