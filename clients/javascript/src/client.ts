@@ -9,7 +9,7 @@ import { isEntry, Log, rowOf } from "./log.ts";
 import { Outbox, type RoomRef, type Unsent } from "./outbox.ts";
 import { Room } from "./room.ts";
 import type { Store } from "./store.ts";
-import { cutAndAdd } from "./stream.ts";
+import { cutAndAdd } from "./text.ts";
 import type { Timeline } from "./timeline.ts";
 import type { ActionMethods, ActionName, EventMap, Message, MessageAppend, Request, Response } from "./types.ts";
 

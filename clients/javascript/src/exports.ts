@@ -6,7 +6,8 @@ export type { Refusal, RoomRef, Unsent } from "./outbox.ts";
 export type { Presence } from "./presence.ts";
 export { type ConsumeOptions, Room, type SendOptions } from "./room.ts";
 export { type Batch, MemoryStore, type Range, type Row, type Store } from "./store.ts";
-export { cutAndAdd, type MessageStream } from "./stream.ts";
+export type { MessageStream } from "./stream.ts";
+export { cutAndAdd } from "./text.ts";
 export type { Timeline, TimelineState } from "./timeline.ts";
 export type {
   ActionMethods,
