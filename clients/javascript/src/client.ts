@@ -100,6 +100,8 @@ export class Client<MyEvents = {}> {
       store,
       send: (request) => this.connection.ask("message", request),
       isOnline: () => this.connection.isOnline,
+      server: this.connection,
+      roomIdOf: (room) => this.roomIdOf(room),
       sent: async (message) => (await this.timelines.get(message.room_id))?.acknowledged(message),
       changed: () => this.unsentChanged(),
     });

@@ -17,6 +17,8 @@ export class Loop {
   private readonly options: LoopOptions;
   private isClosed = false;
   private running: Promise<void> | null = null;
+  /** What runs under the lock, which another tab may hold for long. */
+  private working: Promise<void> | undefined;
   private again = false;
   /** Nothing is done before this time, whatever calls `wake` (ms of `performance.now()`). */
   private notBefore = 0;
@@ -43,7 +45,10 @@ export class Loop {
     }
     this.again = true;
     this.running ??= this.options.store
-      .lock(this.options.lock, () => this.run())
+      .lock(this.options.lock, () => {
+        this.working = this.run();
+        return this.working;
+      })
       .catch(() => this.rest(null)) // the store failed: everything is still there
       .finally(() => {
         this.running = null;
@@ -66,11 +71,11 @@ export class Loop {
   async close(): Promise<void> {
     this.isClosed = true;
     clearTimeout(this.timer);
-    await this.running;
+    await this.working?.catch(() => undefined);
   }
 
   private async run(): Promise<void> {
-    while (this.again) {
+    while (this.again && this.goesOn) {
       this.again = false;
       if (!(await this.options.round())) return;
     }

@@ -1,15 +1,28 @@
 /**
  * Messages that wait to be acknowledged. Each is stored before it is sent, then sent with the same `client_id` until
  * the server answers, one at a time and in order. Tabs on one store share one outbox: one of them sends at a time.
- * Keys: `o/N` a message, `t/N` whether it was tried, `n/outbox` the last N.
+ * Files of a message are uploaded before it is sent; the later messages of its room wait for it, others do not.
+ * Keys: `o/N` a message, `t/N` whether it was tried, `n/outbox` the last N; of its file F, `b/N/F` the content and
+ * `u/N/F` the upload.
  */
+import type { Connection } from "./connection.ts";
+import type { MessageFile } from "./contract.gen.ts";
 import { isClosed, isTemporary, storeFailed, TidingsError } from "./errors.ts";
 import { Loop } from "./loop.ts";
 import { Mutexes, type Row, type Store, sortable } from "./store.ts";
 import type { Data, Message } from "./types.ts";
+import type { Uploads } from "./uploads.ts";
 
 /** A room reference of the contract. */
 export type RoomRef = { readonly room_id: string } | { readonly topic_name: string } | { readonly username: string };
+
+export interface FileDraft {
+  readonly content: Blob;
+  /** Default: that of a `File`, else "file" */
+  readonly name?: string;
+  /** What it shows, for those who do not see it */
+  readonly alt?: string;
+}
 
 export interface Draft {
   readonly content: string;
@@ -18,24 +31,52 @@ export interface Draft {
   readonly reply_to?: string;
   readonly thread?: string;
   readonly data?: Data;
+  /** With files, `content` may be empty. */
+  readonly files?: readonly FileDraft[];
+}
+
+/** A message as the server gets it. */
+export type Outgoing = RoomRef &
+  Omit<Draft, "files"> & { readonly client_id: string; readonly files?: MessageFile[] };
+
+/** A file of a message in the outbox. */
+export interface UnsentFile {
+  readonly name: string;
+  readonly type: string;
+  /** Bytes */
+  readonly size: number;
+  readonly alt: string | null;
+  /** Bytes that the server has */
+  readonly sent: number;
 }
 
 /** Why the server refused a message. */
 export type Refusal = Pick<TidingsError, "code" | "message" | "details">;
 
-interface Waiting extends Draft {
+/** A file as it is stored with its message; `at` is its F. */
+export interface StoredFile extends UnsentFile {
+  readonly at: number;
+}
+
+export interface Waiting extends Omit<Draft, "files"> {
   readonly client_id: string;
   readonly room: RoomRef;
   readonly created_at: string;
   /** Whether a refusal stays until somebody decides; otherwise it goes to the caller of `send` alone. */
   readonly keeps: boolean;
   readonly refused: Refusal | null;
+  /** How often it was refused, and changed or sent again */
+  readonly again?: number;
+  readonly files?: readonly StoredFile[];
 }
 
 export interface OutboxOptions {
   readonly store: Store;
-  send(request: RoomRef & Draft & { readonly client_id: string }): Promise<Message>;
+  send(request: Outgoing): Promise<Message>;
+  /** undefined: this device does not know it. */
+  roomIdOf(room: RoomRef): string | undefined;
   isOnline(): boolean;
+  readonly server: Pick<Connection, "ask" | "at">;
   /** The server has it. Called before it leaves the outbox. */
   sent(message: Message): Promise<void>;
   changed(): void;
@@ -60,14 +101,17 @@ export class Unsent {
   readonly reply_to: string | null;
   readonly thread: string | null;
   readonly data: Data | null;
-  /** `waiting`: not tried. `sending`: tried, the server may have it. `refused`: see `error`. */
+  readonly files: readonly UnsentFile[];
+  /** `waiting`: not tried, or its files are being uploaded. `sending`: tried, the server may have it. `refused`: see `error`. */
   readonly state: "waiting" | "sending" | "refused";
   readonly error: Refusal | null;
   private readonly outbox: Outbox;
+  private readonly key: string;
   private readonly outcome: Promise<Message>;
 
-  constructor(outbox: Outbox, waiting: Waiting, tried: boolean, outcome: Promise<Message>) {
+  constructor(outbox: Outbox, key: string, waiting: Waiting, tried: boolean, outcome: Promise<Message>) {
     this.outbox = outbox;
+    this.key = key;
     this.outcome = outcome;
     this.client_id = waiting.client_id;
     this.room = waiting.room;
@@ -76,6 +120,7 @@ export class Unsent {
     this.reply_to = waiting.reply_to ?? null;
     this.thread = waiting.thread ?? null;
     this.data = waiting.data ?? null;
+    this.files = waiting.files ?? [];
     this.state = waiting.refused !== null ? "refused" : tried ? "sending" : "waiting";
     this.error = waiting.refused;
   }
@@ -87,7 +132,7 @@ export class Unsent {
 
   /** Change what is sent. Resolves to false if it was tried already. */
   edit(content: string): Promise<boolean> {
-    return this.outbox.change(this.client_id, (waiting) => ({ ...waiting, content, refused: null }));
+    return this.outbox.change(this.client_id, (waiting) => ({ ...waiting, content }));
   }
 
   /** Remove it. Resolves to false if it was tried already and not refused. */
@@ -95,9 +140,26 @@ export class Unsent {
     return this.outbox.change(this.client_id, () => undefined);
   }
 
+  /** The content of a file; undefined: the outbox has it no more. */
+  file(index: number): Promise<Blob | undefined> {
+    return this.outbox.contentOf(`${this.key.slice(2)}/${(this.files[index] as StoredFile | undefined)?.at}`);
+  }
+
+  /**
+   * Remove a file, and the message if it has neither text nor another file. Resolves to false if the message was
+   * tried already and not refused.
+   */
+  withoutFile(index: number): Promise<boolean> {
+    const removed = this.files[index] as StoredFile | undefined;
+    return this.outbox.change(this.client_id, (waiting) => {
+      const files = waiting.files?.filter(({ at }) => at !== removed?.at);
+      return files?.length || waiting.content || waiting.data ? { ...waiting, files: files ?? [] } : undefined;
+    });
+  }
+
   /** Send a refused message again, at its place. */
   retry(): Promise<boolean> {
-    return this.outbox.change(this.client_id, (waiting) => ({ ...waiting, refused: null }));
+    return this.outbox.change(this.client_id, (waiting) => waiting);
   }
 }
 
@@ -115,6 +177,7 @@ export class Outbox {
   private readonly unwatch: () => void;
   private readonly byKey = new Map<string, Unsent>();
   private held: readonly Unsent[] = [];
+  private uploads: Uploads | undefined;
   private isClosed = false;
   private readonly loop: Loop;
   private changes = 0;
@@ -141,9 +204,10 @@ export class Outbox {
       load = this.changes;
       tried = new Set((await this.options.store.range("t/")).map(([key]) => key.slice(2)));
       rows = await this.options.store.range("o/");
+      if (rows.some(hasFiles)) await (await this.loadUploads().catch(() => undefined))?.load();
     } while (load !== this.changes); // what was read is outdated
     this.byKey.clear();
-    for (const [key, value] of rows) this.byKey.set(key, this.shown(value as Waiting, tried.has(key.slice(2))));
+    for (const [key, value] of rows) this.byKey.set(key, this.shown(key, value as Waiting, tried.has(key.slice(2))));
     this.show();
   }
 
@@ -155,14 +219,15 @@ export class Outbox {
   private async addNext(room: RoomRef, draft: Draft, keeps: boolean): Promise<Unsent> {
     const { store } = this.options;
     if (this.isClosed) throw isClosed();
-    const { client_id = randomId() } = draft;
+    const { files = [], client_id = randomId(), ...rest } = draft;
     const waiting: Waiting = {
       room,
       created_at: new Date().toISOString(),
       keeps,
       refused: null,
-      ...draft,
+      ...rest,
       client_id,
+      ...(files.length === 0 ? {} : { files: files.map(stored) }),
     };
     let key: string;
     try {
@@ -171,6 +236,7 @@ export class Outbox {
         const writes = [
           [COUNTER, next],
           [key, waiting],
+          ...files.map(({ content }, at) => [`b/${key.slice(2)}/${at}`, content] as const),
         ] as const;
         const [stored] = await store.commit([{ unless: { key: COUNTER, reaches: next }, writes }]);
         if (stored) break; // otherwise another one took this number
@@ -178,7 +244,7 @@ export class Outbox {
     } catch (error) {
       throw storeFailed(error);
     }
-    const unsent = this.shown(waiting, false);
+    const unsent = this.shown(key, waiting, false);
     this.put(key, unsent);
     this.tell({ is: "outbox" });
     this.wake();
@@ -196,19 +262,19 @@ export class Outbox {
     const waiting = key === null ? undefined : ((await store.get(key)) as Waiting | undefined);
     if (key === null || waiting === undefined) return false;
     const tried = `t/${key.slice(2)}`;
-    const next = changed(waiting);
+    let next = changed(waiting);
+    if (next !== undefined && waiting.refused !== null)
+      next = { ...next, refused: null, again: (waiting.again ?? 0) + 1 };
+    const removed = waiting.files?.filter(({ at }) => !next?.files?.some((file) => file.at === at));
     // A refused message was answered: it may be changed. It did not take effect, so its `client_id` is free.
     const [done] = await store.commit([
       {
         ...(waiting.refused === null ? { unless: { key: tried, reaches: 1 } } : {}),
-        writes: [
-          [key, next],
-          [tried, undefined],
-        ],
+        writes: [[key, next], [tried, undefined], ...keysOf("b", key, removed)],
       },
     ]);
     if (!done) return false;
-    this.put(key, next === undefined ? undefined : this.shown(next, false));
+    this.put(key, next === undefined ? undefined : this.shown(key, next, false));
     if (next === undefined) this.settle(client_id, withdrawn());
     this.tell({ is: "outbox" });
     this.wake();
@@ -231,13 +297,19 @@ export class Outbox {
     this.unwatch();
     for (const client_id of [...this.results.keys()]) this.settle(client_id, isClosed());
     await this.loop.close();
+    await this.uploads?.close();
   }
 
   private async flush(): Promise<boolean> {
     const { store } = this.options;
-    for (const [key, value] of await store.range("o/")) {
+    const rows = await store.range("o/");
+    const some = rows.some(hasFiles) || (await store.range("u/", { limit: 1 })).length > 0;
+    const uploads = some ? await this.loadUploads() : undefined;
+    uploads?.wake();
+    const held: RoomRef[] = [];
+    for (const [key, value] of rows) {
       if (!this.loop.goesOn) return false;
-      if ((value as Waiting).refused !== null) continue;
+      if ((value as Waiting).refused !== null || (await uploads?.holds(key, value as Waiting, held))) continue;
       const tried = `t/${key.slice(2)}`;
       await store.commit([{ writes: [[tried, 1]] }]);
       // Read after it is marked as tried: from then on it is not edited any more.
@@ -246,7 +318,7 @@ export class Outbox {
         await store.commit([{ writes: [[tried, undefined]] }]);
         continue;
       }
-      if (this.byKey.get(key)?.state !== "sending") this.put(key, this.shown(waiting, true));
+      if (this.byKey.get(key)?.state !== "sending") this.put(key, this.shown(key, waiting, true));
       if (!(await this.sendOne(key, waiting))) return false;
     }
     return true;
@@ -255,11 +327,8 @@ export class Outbox {
   /** Returns false if it has to be sent again later, and all after it. */
   private async sendOne(key: string, waiting: Waiting): Promise<boolean> {
     const { store } = this.options;
-    const { client_id, room, content, reply_to, thread, data, keeps } = waiting;
-    const gone = [
-      [key, undefined],
-      [`t/${key.slice(2)}`, undefined],
-    ] as const;
+    const { client_id, room, content, reply_to, thread, data, keeps, files } = waiting;
+    const gone = [[key, undefined], [`t/${key.slice(2)}`, undefined], ...keysOf("b", key, files)] as const;
     try {
       const message = await this.options.send({
         ...room,
@@ -268,10 +337,11 @@ export class Outbox {
         ...(reply_to === undefined ? {} : { reply_to }),
         ...(thread === undefined ? {} : { thread }),
         ...(data === undefined ? {} : { data }),
+        ...(files?.length ? await this.uploads?.filesOf(key, files) : {}),
       });
       this.loop.succeeded();
       await this.options.sent(message);
-      await store.commit([{ writes: gone }]);
+      await store.commit([{ writes: [...gone, ...keysOf("u", key, files)] }]);
       this.put(key, undefined);
       this.settle(client_id, message);
       this.tell({ is: "sent", client_id, message });
@@ -284,10 +354,29 @@ export class Outbox {
       }
       await store.commit([{ writes: keeps ? [[key, { ...waiting, refused }], gone[1]] : gone }]);
       this.settle(client_id, error);
-      this.put(key, keeps ? this.shown({ ...waiting, refused }, true) : undefined);
+      this.put(key, keeps ? this.shown(key, { ...waiting, refused }, true) : undefined);
       this.tell({ is: "refused", client_id, error: refused });
     }
     return true;
+  }
+
+  /** What was stored as the content of a file. */
+  async contentOf(file: string): Promise<Blob | undefined> {
+    return (await this.options.store.get(`b/${file}`)) as Blob | undefined;
+  }
+
+  /** Show a message in another way: its uploads have come further. */
+  renew(key: string): void {
+    const unsent = this.byKey.get(key);
+    if (unsent !== undefined) this.put(key, this.uploads?.shown(key, unsent));
+    this.tell({ is: "outbox" });
+  }
+
+  /** The uploads are another module, for messages that have files. */
+  private async loadUploads(): Promise<Uploads> {
+    const { Uploads } = await import("./uploads.ts");
+    this.uploads ??= new Uploads(this, this.options);
+    return this.uploads;
   }
 
   private async keyOf(client_id: string): Promise<string | null> {
@@ -314,8 +403,9 @@ export class Outbox {
     return promise;
   }
 
-  private shown(waiting: Waiting, tried: boolean): Unsent {
-    return new Unsent(this, waiting, tried, this.expect(waiting.client_id, waiting.refused));
+  private shown(key: string, waiting: Waiting, tried: boolean): Unsent {
+    const unsent = new Unsent(this, key, waiting, tried, this.expect(waiting.client_id, waiting.refused));
+    return this.uploads?.shown(key, unsent) ?? unsent;
   }
 
   private put(key: string, unsent: Unsent | undefined): void {
@@ -355,6 +445,20 @@ export class Outbox {
       .then(() => this.wake())
       .catch(() => undefined);
   }
+}
+
+function hasFiles([, value]: Row): boolean {
+  return (value as Waiting).files !== undefined;
+}
+
+/** Writes that delete what is stored of files. */
+function keysOf(prefix: "b" | "u", key: string, files: readonly StoredFile[] = []) {
+  return files.map(({ at }) => [`${prefix}${key.slice(1)}/${at}`, undefined] as const);
+}
+
+function stored({ content, name, alt }: FileDraft, at: number): StoredFile {
+  const named = name || (content as Partial<File>).name || "file";
+  return { at, name: named, type: content.type, size: content.size, alt: alt ?? null, sent: 0 };
 }
 
 function withdrawn(): TidingsError {

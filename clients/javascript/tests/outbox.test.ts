@@ -15,6 +15,8 @@ function options(store: Store, send: Send): OutboxOptions {
   return {
     store,
     isOnline: () => true,
+    roomIdOf: () => undefined,
+    server: { ask: () => Promise.reject(noAnswer("no server")), at: (url) => ({ url, token: "" }) },
     changed: () => undefined,
     sent: async () => undefined,
     send: async (request) => {
