@@ -348,7 +348,7 @@ export class Outbox {
     } catch (error) {
       if (!(error instanceof TidingsError)) throw error;
       const refused: Refusal = { code: error.code, message: error.message, details: error.details };
-      if (isTemporary(error)) {
+      if (isTemporary(error) || !this.loop.goesOn) {
         this.loop.rest(error.retryAfter);
         return false;
       }
@@ -356,6 +356,7 @@ export class Outbox {
       this.settle(client_id, error);
       this.put(key, keeps ? this.shown(key, { ...waiting, refused }, true) : undefined);
       this.tell({ is: "refused", client_id, error: refused });
+      this.uploads?.wake(); // to delete those of a message that does not stay
     }
     return true;
   }

@@ -130,7 +130,8 @@ export class Uploads {
   /** Store how far an upload is; undefined: there is none. */
   private async note(place: string, upload: Upload | undefined): Promise<void> {
     await this.options.store.commit([{ writes: [[`u/${place}`, upload]] }]);
-    this.sent.set(place, upload?.sent ?? 0);
+    if (upload === undefined) this.sent.delete(place);
+    else this.sent.set(place, upload.sent);
     this.outbox.renew(`o/${place.slice(0, place.lastIndexOf("/"))}`);
   }
 
@@ -202,11 +203,16 @@ export class Uploads {
 
   /** An upload, with how much of it the server has. Its id is stored before the first byte goes. */
   private async begin(place: string, { name, size }: StoredFile, known: Upload = { sent: 0 }): Promise<Begun> {
-    let { id, url } = known;
-    if (id !== undefined && url !== undefined)
-      return { id, url, sent: await this.request(place, { id, url, sent: 0 }) };
-    ({ id, url } = await this.options.server.ask("create_upload", { name, size }));
-    const begun = { id, url, sent: 0 };
+    const { id, url } = known;
+    let begun: Begun;
+    if (id !== undefined && url !== undefined) {
+      begun = { id, url, sent: await this.request(place, { id, url, sent: 0 }) };
+      if (begun.sent === known.sent) return begun;
+      this.loop.succeeded(); // the server has kept some of a part that broke off
+    } else {
+      const created = await this.options.server.ask("create_upload", { name, size });
+      begun = { id: created.id, url: created.url, sent: 0 };
+    }
     await this.note(place, begun);
     return begun;
   }
@@ -221,11 +227,13 @@ export class Uploads {
     }
     const until = performance.now() + ANSWER_WITHIN + (part?.size ?? 0) * MS_PER_BYTE;
     const given = new AbortController();
-    const watch = setInterval(async () => {
+    const look = async () => {
       const isWanted = (await this.outbox.contentOf(place).catch(() => undefined)) !== undefined;
       if (!isWanted || !this.loop.goesOn || performance.now() > until) given.abort();
-    }, NOTED);
+    };
+    const watch = setInterval(look, NOTED);
     try {
+      await look();
       const method = part === undefined ? "HEAD" : "PATCH";
       const answer = await fetch(url, { method, headers, signal: given.signal, body: part ?? null });
       const offset = answer.headers.get("upload-offset");
