@@ -102,7 +102,7 @@ export class Unsent {
   readonly thread: string | null;
   readonly data: Data | null;
   readonly files: readonly UnsentFile[];
-  /** `waiting`: not tried, or its files are being uploaded. `sending`: tried, the server may have it. `refused`: see `error`. */
+  /** `waiting`: not tried; its files may be under way. `sending`: tried, the server may have it. `refused`: see `error`. */
   readonly state: "waiting" | "sending" | "refused";
   readonly error: Refusal | null;
   private readonly outbox: Outbox;

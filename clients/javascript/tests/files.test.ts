@@ -11,7 +11,9 @@ import { connect, type Message, type Unsent } from "../src/node.ts";
 import { statusOf, World } from "./support/world.ts";
 
 const MAX = 20_000_000;
-const world = new World({ TIDINGS_FILE_BYTES: `${MAX}` });
+/** Of one user, in `MAX` */
+const QUOTA = 5;
+const world = new World({ TIDINGS_FILE_BYTES: `${MAX}`, TIDINGS_QUOTAS: `files=${QUOTA * MAX}` });
 
 /** Whether the files of a message have these bytes. */
 async function has(client: Client, message: Message, contents: readonly Uint8Array[]): Promise<boolean> {
@@ -149,7 +151,8 @@ test("files that were enqueued offline outlive the process, and leave nothing wh
 });
 
 test("a file that is removed while it is uploaded is not sent, and neither is a withdrawn message", async () => {
-  const omar = await world.client(world.name("omar"));
+  const network = await world.bad();
+  const omar = await world.client(world.name("omar"), { url: network.url });
   const topic_name = await topicOf(omar);
   const room = omar.room({ topic_name });
   const large = { content: new Blob([new Uint8Array(MAX)]) };
@@ -161,7 +164,9 @@ test("a file that is removed while it is uploaded is not sent, and neither is a 
   const [first] = await uploadsOf(omar);
   expect(await cancelled.withoutFile(0)).toBe(true);
   expect(await cancelled.edit("ONE")).toBe(true);
+  network.passed = 0;
   expect((await cancelled.sent()).files).toMatchObject([{ name: "small" }]);
+  expect(network.passed).toBeLessThan(50); // pieces of up to 64 KB: the rest of the large one did not go
 
   const withdrawn = await room.enqueue("two", { files: [large] });
   await until(omar, isUnderWay);
@@ -194,6 +199,25 @@ test("a file that the server refuses refuses its message, and the next ones go",
   expect((await (omar.unsent[0] as Unsent).sent()).files).toMatchObject([{ name: "small" }]);
   await nothingIsLeft(omar);
   expect(await world.logOf(topic_name)).toEqual(["three", "two"]);
+});
+
+test("a message that was refused for its file is sent with it when there is room and it is sent again", async () => {
+  const omar = await world.client(world.name("omar"));
+  const room = omar.room({ topic_name: await topicOf(omar) });
+  const others = await Promise.all(
+    Array.from({ length: QUOTA }, () => omar.actions.create_upload({ name: "other", size: MAX })),
+  );
+  const unsent = await room.enqueue("", { files: [{ content: new Blob(["small"]) }] });
+  await expect(unsent.sent()).rejects.toMatchObject({ code: "too_large" });
+  await omar.actions.delete_upload({ file_id: others[0]?.id ?? "" });
+  // There is room when the server has swept.
+  let sent: Message | undefined;
+  while (sent === undefined) {
+    expect(await unsent.retry()).toBe(true);
+    sent = await omar.unsent[0]?.sent().catch(() => undefined);
+    await setTimeout(20);
+  }
+  expect(await has(omar, sent, [Buffer.from("small")])).toBe(true);
 });
 
 test("an upload that the server has deleted begins anew", async () => {
