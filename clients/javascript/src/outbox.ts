@@ -204,11 +204,15 @@ export class Outbox {
       load = this.changes;
       tried = new Set((await this.options.store.range("t/")).map(([key]) => key.slice(2)));
       rows = await this.options.store.range("o/");
-      if (rows.some(hasFiles)) await (await this.loadUploads().catch(() => undefined))?.load();
+      await this.uploads?.load();
     } while (load !== this.changes); // what was read is outdated
     this.byKey.clear();
     for (const [key, value] of rows) this.byKey.set(key, this.shown(key, value as Waiting, tried.has(key.slice(2))));
     this.show();
+    if (this.uploads === undefined && rows.some(hasFiles))
+      void this.loadUploads()
+        .then(() => this.load())
+        .catch(() => undefined);
   }
 
   /** Store a message, durably, after those that were added before. It is sent as soon as there is a connection. */
@@ -256,7 +260,12 @@ export class Outbox {
     return this.results.get(client_id)?.promise;
   }
 
-  async change(client_id: string, changed: (waiting: Waiting) => Waiting | undefined): Promise<boolean> {
+  /** Change a message, after the changes before this one; undefined: remove it. */
+  change(client_id: string, changed: (waiting: Waiting) => Waiting | undefined): Promise<boolean> {
+    return this.options.store.lock("change", () => this.changeNext(client_id, changed));
+  }
+
+  private async changeNext(client_id: string, changed: (waiting: Waiting) => Waiting | undefined): Promise<boolean> {
     const { store } = this.options;
     const key = await this.keyOf(client_id);
     const waiting = key === null ? undefined : ((await store.get(key)) as Waiting | undefined);

@@ -174,12 +174,16 @@ test("a file that is removed while it is uploaded is not sent, and neither is a 
   expect(await withdrawn.withdraw()).toBe(true);
   await expect(withdrawn.sent()).rejects.toMatchObject({ code: "withdrawn" });
 
+  const both = await room.enqueue("three", { files: [large, large, small] });
+  expect(await Promise.all([both.withoutFile(1), both.withoutFile(0)])).toEqual([true, true]);
+  expect((await both.sent()).files).toMatchObject([{ name: "small" }]);
+
   const emptied = await room.enqueue("", { files: [large] });
   expect(await emptied.withoutFile(0)).toBe(true);
   await expect(emptied.sent()).rejects.toMatchObject({ code: "withdrawn" });
   await nothingIsLeft(omar);
   for (const upload of [first, second]) expect(await statusAt(omar.username, upload?.id ?? "")).toBe(404);
-  expect(await world.logOf(topic_name)).toEqual(["ONE"]);
+  expect(await world.logOf(topic_name)).toEqual(["ONE", "three"]);
 });
 
 test("a file that the server refuses refuses its message, and the next ones go", async () => {
