@@ -9,7 +9,7 @@ import { isEntry, Log, rowOf } from "./log.ts";
 import { Outbox, type RoomRef, type Unsent } from "./outbox.ts";
 import { Room } from "./room.ts";
 import type { Store } from "./store.ts";
-import { cutAndAdd } from "./stream.ts";
+import { cutAndAdd } from "./text.ts";
 import type { Timeline } from "./timeline.ts";
 import type { ActionMethods, ActionName, EventMap, Message, MessageAppend, Request, Response } from "./types.ts";
 
@@ -100,6 +100,8 @@ export class Client<MyEvents = {}> {
       store,
       send: (request) => this.connection.ask("message", request),
       isOnline: () => this.connection.isOnline,
+      server: this.connection,
+      roomIdOf: (room) => this.roomIdOf(room),
       sent: async (message) => (await this.timelines.get(message.room_id))?.acknowledged(message),
       changed: () => this.unsentChanged(),
     });

@@ -54,12 +54,15 @@ export class Connection {
   private readonly waiting = new Set<() => void>();
   private auth: ConnectAuth | null = null;
   private attempting = false;
+  private readonly base: string;
 
   constructor(options: ConnectionOptions) {
     this.options = options;
     const { origin, pathname } = new URL(options.url, globalThis.location?.href);
+    const path = `${pathname.replace(/\/$/, "")}/`;
+    this.base = origin + path;
     this.socket = io(origin, {
-      path: `${pathname.replace(/\/$/, "")}/socket.io`,
+      path: `${path}socket.io`,
       autoConnect: false,
       forceNew: true,
       reconnection: false, // done here: the library does not know `closing`
@@ -114,6 +117,11 @@ export class Connection {
     this.socket.off();
     this.socket.disconnect();
     this.change({ is: "closed", why, error });
+  }
+
+  /** The address of a path at the server, and the token that is valid now. */
+  at(path: string): { readonly url: string; readonly token: string } {
+    return { url: this.base + path, token: this.auth?.token ?? "" };
   }
 
   /** Why there will be no connection any more. */
@@ -217,6 +225,7 @@ export class Connection {
     try {
       const token = await this.token();
       await this.ask("authenticate", { token });
+      this.auth = { ...this.auth, token };
       this.planRenewal(token);
     } catch {}
   }

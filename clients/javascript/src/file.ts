@@ -3,21 +3,30 @@ import {
   fsyncSync,
   linkSync,
   mkdirSync,
+  openAsBlob,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { TidingsError } from "./errors.ts";
+import { randomId } from "./outbox.ts";
 import { type Batch, MemoryStore } from "./store.ts";
 
 /** A journal is rewritten when it is longer than this (bytes) and than twice what it held when last rewritten. */
 const COMPACT_BEYOND = 1024 * 1024;
 
-type Line = readonly (readonly [key: string, value?: unknown])[];
+/** A value is missing if it was deleted, and null if it is a Blob: that is in a file of its own. */
+type Line = readonly (readonly [key: string, value?: unknown, blob?: BlobFile])[];
+
+interface BlobFile {
+  readonly file: string;
+  readonly type: string;
+}
 
 interface Waiting {
   readonly batches: readonly Batch[];
@@ -27,7 +36,8 @@ interface Waiting {
 
 /**
  * A store in a file, for Node: a journal of JSON lines, one for each write to the disk, each a whole transaction.
- * A line counts once it is fsync'ed; a last line that was cut by a crash is dropped. One client at a time may have it
+ * A line counts once it is fsync'ed; a last line that was cut by a crash is dropped. A Blob is in a file beside the
+ * journal, fsync'ed before the line that names it, and removed after the line that deletes it. One client at a time may have it
  * open: for any other, in this process or another on this machine, `open` rejects with `store_in_use`.
  */
 export class FileStore extends MemoryStore {
@@ -39,6 +49,8 @@ export class FileStore extends MemoryStore {
   private waiting: Waiting[] = [];
   private writing: Promise<void> | null = null;
   private isClosed = false;
+  /** The files of the Blobs in `values` */
+  private readonly files = new Map<unknown, string>();
 
   private constructor(path: string, release: () => void, file: FileHandle, size: number) {
     super();
@@ -60,7 +72,15 @@ export class FileStore extends MemoryStore {
       await file.sync();
       syncFolder(path);
       const store = new FileStore(path, release, file, size);
-      for (const line of lines) for (const [key, value] of line) store.put(key, value);
+      const blobs = new Map<string, BlobFile | undefined>();
+      for (const line of lines)
+        for (const [key, value, blob] of line) {
+          store.put(key, value);
+          blobs.set(key, blob);
+        }
+      for (const [key, blob] of blobs)
+        if (blob !== undefined) store.put(key, await store.opened(blob).catch(() => undefined));
+      store.removeOrphans();
       return store;
     } catch (error) {
       release();
@@ -89,7 +109,7 @@ export class FileStore extends MemoryStore {
     while (this.waiting.length > 0) {
       const waiting = this.waiting;
       this.waiting = [];
-      const written: (readonly [string, unknown])[] = [];
+      const written: [string, unknown][] = [];
       const before = new Map<string, unknown>();
       // The values change before they are durable, so that a later batch sees an earlier one; a failure restores them.
       const applied = waiting.map(({ batches }) =>
@@ -105,12 +125,16 @@ export class FileStore extends MemoryStore {
         }),
       );
       try {
+        for (const write of written) if (write[1] instanceof Blob) write[1] = await this.saved(write[1]);
+        for (const [key, value] of written) this.put(key, value);
         if (written.length > 0) await this.append(written);
       } catch (error) {
         for (const [key, value] of before) this.put(key, value);
+        this.removeFiles(written);
         for (const { reject } of waiting) reject(error);
         continue;
       }
+      this.removeFiles([...before, ...written]);
       waiting.forEach(({ resolve }, at) => {
         resolve(applied[at] as boolean[]);
       });
@@ -119,7 +143,7 @@ export class FileStore extends MemoryStore {
   }
 
   private async append(line: Line): Promise<void> {
-    const bytes = encoded(line);
+    const bytes = this.encoded(line);
     try {
       let at = 0;
       while (at < bytes.length) at += (await this.file.write(bytes, at)).bytesWritten;
@@ -134,7 +158,7 @@ export class FileStore extends MemoryStore {
   }
 
   private async compact(): Promise<void> {
-    const bytes = encoded([...this.values]);
+    const bytes = this.encoded([...this.values]);
     const next = `${this.path}.new`;
     const file = await open(next, "w+", 0o600);
     try {
@@ -152,10 +176,63 @@ export class FileStore extends MemoryStore {
     this.compacted = bytes.length;
     syncFolder(this.path);
   }
-}
 
-function encoded(line: Line): Buffer {
-  return Buffer.from(`${JSON.stringify(line.map(([key, value]) => (value === undefined ? [key] : [key, value])))}\n`);
+  private encoded(line: Line): Buffer {
+    const entries = line.map(([key, value]) => {
+      const file = this.files.get(value);
+      if (file !== undefined) return [key, null, { file, type: (value as Blob).type }];
+      return value === undefined ? [key] : [key, value];
+    });
+    return Buffer.from(`${JSON.stringify(entries)}\n`);
+  }
+
+  /** A copy of a Blob in a file, durably. */
+  private async saved(blob: Blob): Promise<Blob> {
+    const name = `${basename(this.path)}.${randomId()}.blob`;
+    const path = this.pathOf(name);
+    const file = await open(path, "wx", 0o600);
+    try {
+      await file.writeFile(blob.stream());
+      await file.sync();
+    } catch (error) {
+      rmSync(path, { force: true });
+      throw error;
+    } finally {
+      await file.close();
+    }
+    syncFolder(path);
+    return this.opened({ file: name, type: blob.type });
+  }
+
+  private async opened({ file, type }: BlobFile): Promise<Blob> {
+    const blob = await openAsBlob(this.pathOf(file), { type });
+    this.files.set(blob, file);
+    return blob;
+  }
+
+  private pathOf(file: string): string {
+    return join(dirname(this.path), file);
+  }
+
+  /** Remove the files of Blobs that were written and are not held any more. */
+  private removeFiles(written: Iterable<readonly [string, unknown]>): void {
+    for (const [key, value] of written) {
+      const file = this.files.get(value);
+      if (file === undefined || this.values.get(key) === value) continue;
+      this.files.delete(value);
+      try {
+        rmSync(this.pathOf(file), { force: true });
+      } catch {} // the next `open` removes it
+    }
+  }
+
+  /** Remove the files of Blobs that a crash has left. */
+  private removeOrphans(): void {
+    const held = new Set(this.files.values());
+    const prefix = `${basename(this.path)}.`;
+    for (const name of readdirSync(dirname(this.path)))
+      if (name.startsWith(prefix) && name.endsWith(".blob") && !held.has(name)) rmSync(this.pathOf(name));
+  }
 }
 
 /** The whole lines of a journal, and their length in bytes. */

@@ -1,14 +1,28 @@
 /**
  * Messages that wait to be acknowledged. Each is stored before it is sent, then sent with the same `client_id` until
  * the server answers, one at a time and in order. Tabs on one store share one outbox: one of them sends at a time.
- * Keys: `o/N` a message, `t/N` whether it was tried, `n/outbox` the last N.
+ * Files of a message are uploaded before it is sent; the later messages of its room wait for it, others do not.
+ * Keys: `o/N` a message, `t/N` whether it was tried, `n/outbox` the last N; of its file F, `b/N/F` the content and
+ * `u/N/F` the upload.
  */
+import type { Connection } from "./connection.ts";
+import type { MessageFile } from "./contract.gen.ts";
 import { isClosed, isTemporary, storeFailed, TidingsError } from "./errors.ts";
+import { Loop } from "./loop.ts";
 import { Mutexes, type Row, type Store, sortable } from "./store.ts";
 import type { Data, Message } from "./types.ts";
+import type { Uploads } from "./uploads.ts";
 
 /** A room reference of the contract. */
 export type RoomRef = { readonly room_id: string } | { readonly topic_name: string } | { readonly username: string };
+
+export interface FileDraft {
+  readonly content: Blob;
+  /** Default: that of a `File`, else "file" */
+  readonly name?: string;
+  /** What it shows, for those who do not see it */
+  readonly alt?: string;
+}
 
 export interface Draft {
   readonly content: string;
@@ -17,24 +31,52 @@ export interface Draft {
   readonly reply_to?: string;
   readonly thread?: string;
   readonly data?: Data;
+  /** With files, `content` may be empty. */
+  readonly files?: readonly FileDraft[];
+}
+
+/** A message as the server gets it. */
+export type Outgoing = RoomRef &
+  Omit<Draft, "files"> & { readonly client_id: string; readonly files?: MessageFile[] };
+
+/** A file of a message in the outbox. */
+export interface UnsentFile {
+  readonly name: string;
+  readonly type: string;
+  /** Bytes */
+  readonly size: number;
+  readonly alt: string | null;
+  /** Bytes that the server has */
+  readonly sent: number;
 }
 
 /** Why the server refused a message. */
 export type Refusal = Pick<TidingsError, "code" | "message" | "details">;
 
-interface Waiting extends Draft {
+/** A file as it is stored with its message; `at` is its F. */
+export interface StoredFile extends UnsentFile {
+  readonly at: number;
+}
+
+export interface Waiting extends Omit<Draft, "files"> {
   readonly client_id: string;
   readonly room: RoomRef;
   readonly created_at: string;
   /** Whether a refusal stays until somebody decides; otherwise it goes to the caller of `send` alone. */
   readonly keeps: boolean;
   readonly refused: Refusal | null;
+  /** How often it was refused, and changed or sent again */
+  readonly again?: number;
+  readonly files?: readonly StoredFile[];
 }
 
 export interface OutboxOptions {
   readonly store: Store;
-  send(request: RoomRef & Draft & { readonly client_id: string }): Promise<Message>;
+  send(request: Outgoing): Promise<Message>;
+  /** undefined: this device does not know it. */
+  roomIdOf(room: RoomRef): string | undefined;
   isOnline(): boolean;
+  readonly server: Pick<Connection, "ask" | "at">;
   /** The server has it. Called before it leaves the outbox. */
   sent(message: Message): Promise<void>;
   changed(): void;
@@ -59,14 +101,17 @@ export class Unsent {
   readonly reply_to: string | null;
   readonly thread: string | null;
   readonly data: Data | null;
-  /** `waiting`: not tried. `sending`: tried, the server may have it. `refused`: see `error`. */
+  readonly files: readonly UnsentFile[];
+  /** `waiting`: not tried; its files may be under way. `sending`: tried, the server may have it. `refused`: see `error`. */
   readonly state: "waiting" | "sending" | "refused";
   readonly error: Refusal | null;
   private readonly outbox: Outbox;
+  private readonly key: string;
   private readonly outcome: Promise<Message>;
 
-  constructor(outbox: Outbox, waiting: Waiting, tried: boolean, outcome: Promise<Message>) {
+  constructor(outbox: Outbox, key: string, waiting: Waiting, tried: boolean, outcome: Promise<Message>) {
     this.outbox = outbox;
+    this.key = key;
     this.outcome = outcome;
     this.client_id = waiting.client_id;
     this.room = waiting.room;
@@ -75,6 +120,7 @@ export class Unsent {
     this.reply_to = waiting.reply_to ?? null;
     this.thread = waiting.thread ?? null;
     this.data = waiting.data ?? null;
+    this.files = waiting.files ?? [];
     this.state = waiting.refused !== null ? "refused" : tried ? "sending" : "waiting";
     this.error = waiting.refused;
   }
@@ -86,7 +132,7 @@ export class Unsent {
 
   /** Change what is sent. Resolves to false if it was tried already. */
   edit(content: string): Promise<boolean> {
-    return this.outbox.change(this.client_id, (waiting) => ({ ...waiting, content, refused: null }));
+    return this.outbox.change(this.client_id, (waiting) => ({ ...waiting, content }));
   }
 
   /** Remove it. Resolves to false if it was tried already and not refused. */
@@ -94,9 +140,26 @@ export class Unsent {
     return this.outbox.change(this.client_id, () => undefined);
   }
 
+  /** The content of a file; undefined: the outbox has it no more. */
+  file(index: number): Promise<Blob | undefined> {
+    return this.outbox.contentOf(`${this.key.slice(2)}/${(this.files[index] as StoredFile | undefined)?.at}`);
+  }
+
+  /**
+   * Remove a file, and the message if it has neither text nor another file. Resolves to false if the message was
+   * tried already and not refused.
+   */
+  withoutFile(index: number): Promise<boolean> {
+    const removed = this.files[index] as StoredFile | undefined;
+    return this.outbox.change(this.client_id, (waiting) => {
+      const files = waiting.files?.filter(({ at }) => at !== removed?.at);
+      return files?.length || waiting.content || waiting.data ? { ...waiting, files: files ?? [] } : undefined;
+    });
+  }
+
   /** Send a refused message again, at its place. */
   retry(): Promise<boolean> {
-    return this.outbox.change(this.client_id, (waiting) => ({ ...waiting, refused: null }));
+    return this.outbox.change(this.client_id, (waiting) => waiting);
   }
 }
 
@@ -106,8 +169,6 @@ interface Result {
   readonly reject: (error: unknown) => void;
 }
 
-const FIRST_WAIT = 250;
-const LONGEST_WAIT = 10_000;
 const COUNTER = "n/outbox";
 
 export class Outbox {
@@ -116,18 +177,16 @@ export class Outbox {
   private readonly unwatch: () => void;
   private readonly byKey = new Map<string, Unsent>();
   private held: readonly Unsent[] = [];
+  private uploads: Uploads | undefined;
   private isClosed = false;
-  private flushing: Promise<void> | null = null;
-  private again = false;
-  /** Nothing is sent before this time, whatever calls `wake` (ms of `performance.now()`). */
-  private notBefore = 0;
-  private wait = FIRST_WAIT;
-  private timer: ReturnType<typeof setTimeout> | undefined;
+  private readonly loop: Loop;
   private changes = 0;
   private readonly adding = new Mutexes();
 
   constructor(options: OutboxOptions) {
     this.options = options;
+    const { store, isOnline } = options;
+    this.loop = new Loop({ store, lock: "outbox", isOnline, round: () => this.flush() });
     this.unwatch = options.store.watch((post) => this.heard(post as Post));
   }
 
@@ -145,10 +204,15 @@ export class Outbox {
       load = this.changes;
       tried = new Set((await this.options.store.range("t/")).map(([key]) => key.slice(2)));
       rows = await this.options.store.range("o/");
+      await this.uploads?.load();
     } while (load !== this.changes); // what was read is outdated
     this.byKey.clear();
-    for (const [key, value] of rows) this.byKey.set(key, this.shown(value as Waiting, tried.has(key.slice(2))));
+    for (const [key, value] of rows) this.byKey.set(key, this.shown(key, value as Waiting, tried.has(key.slice(2))));
     this.show();
+    if (this.uploads === undefined && rows.some(hasFiles))
+      void this.loadUploads()
+        .then(() => this.load())
+        .catch(() => undefined);
   }
 
   /** Store a message, durably, after those that were added before. It is sent as soon as there is a connection. */
@@ -159,14 +223,15 @@ export class Outbox {
   private async addNext(room: RoomRef, draft: Draft, keeps: boolean): Promise<Unsent> {
     const { store } = this.options;
     if (this.isClosed) throw isClosed();
-    const { client_id = randomId() } = draft;
+    const { files = [], client_id = randomId(), ...rest } = draft;
     const waiting: Waiting = {
       room,
       created_at: new Date().toISOString(),
       keeps,
       refused: null,
-      ...draft,
+      ...rest,
       client_id,
+      ...(files.length === 0 ? {} : { files: files.map(stored) }),
     };
     let key: string;
     try {
@@ -175,6 +240,7 @@ export class Outbox {
         const writes = [
           [COUNTER, next],
           [key, waiting],
+          ...files.map(({ content }, at) => [`b/${key.slice(2)}/${at}`, content] as const),
         ] as const;
         const [stored] = await store.commit([{ unless: { key: COUNTER, reaches: next }, writes }]);
         if (stored) break; // otherwise another one took this number
@@ -182,7 +248,7 @@ export class Outbox {
     } catch (error) {
       throw storeFailed(error);
     }
-    const unsent = this.shown(waiting, false);
+    const unsent = this.shown(key, waiting, false);
     this.put(key, unsent);
     this.tell({ is: "outbox" });
     this.wake();
@@ -194,25 +260,30 @@ export class Outbox {
     return this.results.get(client_id)?.promise;
   }
 
-  async change(client_id: string, changed: (waiting: Waiting) => Waiting | undefined): Promise<boolean> {
+  /** Change a message, after the changes before this one; undefined: remove it. */
+  change(client_id: string, changed: (waiting: Waiting) => Waiting | undefined): Promise<boolean> {
+    return this.options.store.lock("change", () => this.changeNext(client_id, changed));
+  }
+
+  private async changeNext(client_id: string, changed: (waiting: Waiting) => Waiting | undefined): Promise<boolean> {
     const { store } = this.options;
     const key = await this.keyOf(client_id);
     const waiting = key === null ? undefined : ((await store.get(key)) as Waiting | undefined);
     if (key === null || waiting === undefined) return false;
     const tried = `t/${key.slice(2)}`;
-    const next = changed(waiting);
+    let next = changed(waiting);
+    if (next !== undefined && waiting.refused !== null)
+      next = { ...next, refused: null, again: (waiting.again ?? 0) + 1 };
+    const removed = waiting.files?.filter(({ at }) => !next?.files?.some((file) => file.at === at));
     // A refused message was answered: it may be changed. It did not take effect, so its `client_id` is free.
     const [done] = await store.commit([
       {
         ...(waiting.refused === null ? { unless: { key: tried, reaches: 1 } } : {}),
-        writes: [
-          [key, next],
-          [tried, undefined],
-        ],
+        writes: [[key, next], [tried, undefined], ...keysOf("b", key, removed)],
       },
     ]);
     if (!done) return false;
-    this.put(key, next === undefined ? undefined : this.shown(next, false));
+    this.put(key, next === undefined ? undefined : this.shown(key, next, false));
     if (next === undefined) this.settle(client_id, withdrawn());
     this.tell({ is: "outbox" });
     this.wake();
@@ -226,61 +297,47 @@ export class Outbox {
 
   /** There is a connection or a new message: try to send. */
   wake(): void {
-    if (this.isClosed || !this.options.isOnline()) return;
-    const rest = this.notBefore - performance.now();
-    if (rest > 0) {
-      clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.wake(), rest);
-      return;
-    }
-    this.again = true;
-    this.flushing ??= this.options.store
-      .lock("outbox", () => this.flush())
-      .catch(() => this.rest(null)) // the store failed: everything is still there
-      .finally(() => {
-        this.flushing = null;
-        if (this.again) this.wake();
-      });
+    this.loop.wake();
   }
 
   /** Stop. What waits stays in the store. */
   async close(): Promise<void> {
     this.isClosed = true;
-    clearTimeout(this.timer);
     this.unwatch();
     for (const client_id of [...this.results.keys()]) this.settle(client_id, isClosed());
-    await this.flushing;
+    await this.loop.close();
+    await this.uploads?.close();
   }
 
-  private async flush(): Promise<void> {
+  private async flush(): Promise<boolean> {
     const { store } = this.options;
-    while (this.again) {
-      this.again = false;
-      for (const [key, value] of await store.range("o/")) {
-        if (this.isClosed || !this.options.isOnline()) return;
-        if ((value as Waiting).refused !== null) continue;
-        const tried = `t/${key.slice(2)}`;
-        await store.commit([{ writes: [[tried, 1]] }]);
-        // Read after it is marked as tried: from then on it is not edited any more.
-        const waiting = (await store.get(key)) as Waiting | undefined;
-        if (waiting === undefined) {
-          await store.commit([{ writes: [[tried, undefined]] }]);
-          continue;
-        }
-        if (this.byKey.get(key)?.state !== "sending") this.put(key, this.shown(waiting, true));
-        if (!(await this.sendOne(key, waiting))) return;
+    const rows = await store.range("o/");
+    const some = rows.some(hasFiles) || (await store.range("u/", { limit: 1 })).length > 0;
+    const uploads = some ? await this.loadUploads() : undefined;
+    uploads?.wake();
+    const held: RoomRef[] = [];
+    for (const [key, value] of rows) {
+      if (!this.loop.goesOn) return false;
+      if ((value as Waiting).refused !== null || (await uploads?.holds(key, value as Waiting, held))) continue;
+      const tried = `t/${key.slice(2)}`;
+      await store.commit([{ writes: [[tried, 1]] }]);
+      // Read after it is marked as tried: from then on it is not edited any more.
+      const waiting = (await store.get(key)) as Waiting | undefined;
+      if (waiting === undefined) {
+        await store.commit([{ writes: [[tried, undefined]] }]);
+        continue;
       }
+      if (this.byKey.get(key)?.state !== "sending") this.put(key, this.shown(key, waiting, true));
+      if (!(await this.sendOne(key, waiting))) return false;
     }
+    return true;
   }
 
   /** Returns false if it has to be sent again later, and all after it. */
   private async sendOne(key: string, waiting: Waiting): Promise<boolean> {
     const { store } = this.options;
-    const { client_id, room, content, reply_to, thread, data, keeps } = waiting;
-    const gone = [
-      [key, undefined],
-      [`t/${key.slice(2)}`, undefined],
-    ] as const;
+    const { client_id, room, content, reply_to, thread, data, keeps, files } = waiting;
+    const gone = [[key, undefined], [`t/${key.slice(2)}`, undefined], ...keysOf("b", key, files)] as const;
     try {
       const message = await this.options.send({
         ...room,
@@ -289,33 +346,47 @@ export class Outbox {
         ...(reply_to === undefined ? {} : { reply_to }),
         ...(thread === undefined ? {} : { thread }),
         ...(data === undefined ? {} : { data }),
+        ...(files?.length ? await this.uploads?.filesOf(key, files) : {}),
       });
-      this.wait = FIRST_WAIT;
+      this.loop.succeeded();
       await this.options.sent(message);
-      await store.commit([{ writes: gone }]);
+      await store.commit([{ writes: [...gone, ...keysOf("u", key, files)] }]);
       this.put(key, undefined);
       this.settle(client_id, message);
       this.tell({ is: "sent", client_id, message });
     } catch (error) {
       if (!(error instanceof TidingsError)) throw error;
       const refused: Refusal = { code: error.code, message: error.message, details: error.details };
-      if (isTemporary(error)) {
-        if (!this.isClosed) this.rest(error.retryAfter);
+      if (isTemporary(error) || !this.loop.goesOn) {
+        this.loop.rest(error.retryAfter);
         return false;
       }
       await store.commit([{ writes: keeps ? [[key, { ...waiting, refused }], gone[1]] : gone }]);
       this.settle(client_id, error);
-      this.put(key, keeps ? this.shown({ ...waiting, refused }, true) : undefined);
+      this.put(key, keeps ? this.shown(key, { ...waiting, refused }, true) : undefined);
       this.tell({ is: "refused", client_id, error: refused });
+      this.uploads?.wake(); // to delete those of a message that does not stay
     }
     return true;
   }
 
-  /** Send nothing for a while: for the seconds that the server named, or a growing time. */
-  private rest(seconds: number | null): void {
-    this.notBefore = performance.now() + (seconds === null ? this.wait : seconds * 1000);
-    this.wait = Math.min(LONGEST_WAIT, this.wait * 2);
-    this.again = true;
+  /** What was stored as the content of a file. */
+  async contentOf(file: string): Promise<Blob | undefined> {
+    return (await this.options.store.get(`b/${file}`)) as Blob | undefined;
+  }
+
+  /** Show a message in another way: its uploads have come further. */
+  renew(key: string): void {
+    const unsent = this.byKey.get(key);
+    if (unsent !== undefined) this.put(key, this.uploads?.shown(key, unsent));
+    this.tell({ is: "outbox" });
+  }
+
+  /** The uploads are another module, for messages that have files. */
+  private async loadUploads(): Promise<Uploads> {
+    const { Uploads } = await import("./uploads.ts");
+    this.uploads ??= new Uploads(this, this.options);
+    return this.uploads;
   }
 
   private async keyOf(client_id: string): Promise<string | null> {
@@ -342,8 +413,9 @@ export class Outbox {
     return promise;
   }
 
-  private shown(waiting: Waiting, tried: boolean): Unsent {
-    return new Unsent(this, waiting, tried, this.expect(waiting.client_id, waiting.refused));
+  private shown(key: string, waiting: Waiting, tried: boolean): Unsent {
+    const unsent = new Unsent(this, key, waiting, tried, this.expect(waiting.client_id, waiting.refused));
+    return this.uploads?.shown(key, unsent) ?? unsent;
   }
 
   private put(key: string, unsent: Unsent | undefined): void {
@@ -383,6 +455,20 @@ export class Outbox {
       .then(() => this.wake())
       .catch(() => undefined);
   }
+}
+
+function hasFiles([, value]: Row): boolean {
+  return (value as Waiting).files !== undefined;
+}
+
+/** Writes that delete what is stored of files. */
+function keysOf(prefix: "b" | "u", key: string, files: readonly StoredFile[] = []) {
+  return files.map(({ at }) => [`${prefix}${key.slice(1)}/${at}`, undefined] as const);
+}
+
+function stored({ content, name, alt }: FileDraft, at: number): StoredFile {
+  const named = name || (content as Partial<File>).name || "file";
+  return { at, name: named, type: content.type, size: content.size, alt: alt ?? null, sent: 0 };
 }
 
 function withdrawn(): TidingsError {

@@ -2,9 +2,9 @@ import type { Client } from "./client.ts";
 import type { History, Room as RoomInfo } from "./contract.gen.ts";
 import { TidingsError } from "./errors.ts";
 import type { Kept } from "./log.ts";
-import { type Draft, type RoomRef, randomId, type Unsent } from "./outbox.ts";
-import { Presence } from "./presence.ts";
-import { MessageStream } from "./stream.ts";
+import { type Draft, type FileDraft, type RoomRef, randomId, type Unsent } from "./outbox.ts";
+import type { Presence } from "./presence.ts";
+import type { MessageStream } from "./stream.ts";
 import { Timeline } from "./timeline.ts";
 import type { Data, EventMap, JsonValue, Member, Message, Published, Response } from "./types.ts";
 
@@ -16,6 +16,8 @@ export interface SendOptions {
   /** The `id` of a message in whose thread this one is a reply */
   readonly thread?: string;
   readonly data?: Data;
+  /** They are stored and sent with the message. The text may be "" then. */
+  readonly files?: readonly FileDraft[];
 }
 
 export interface ConsumeOptions {
@@ -166,9 +168,10 @@ export class Room<MyEvents = {}> {
   }
 
   /** Open a message that is written while it is read: `const stream = await room.stream()`, then `write`, `finish`. */
-  stream(options: Partial<Draft> = {}): Promise<MessageStream> {
+  async stream(options: Partial<Omit<Draft, "files">> = {}): Promise<MessageStream> {
     const { client } = this;
     const request = { client_id: randomId(), ...this.ref, content: "", ...options, stream: true };
+    const { MessageStream } = await import("./stream.ts");
     return MessageStream.open({
       open: () => client.insist("message", request),
       ask: (action, payload) => client.connection.ask(action, payload),
@@ -211,6 +214,7 @@ export class Room<MyEvents = {}> {
 
   /** A live list of the members, with who is online. */
   async presence(): Promise<Presence> {
+    const { Presence } = await import("./presence.ts");
     return new Presence(this.client as unknown as Client<never>, await this.resolve());
   }
 

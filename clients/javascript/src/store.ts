@@ -1,5 +1,6 @@
 /**
- * Where a client keeps its data: a map from strings to JSON values, sorted by key, with atomic and durable commits.
+ * Where a client keeps its data: a map from strings to values, sorted by key, with atomic and durable commits. A value
+ * is JSON, or under a key that begins with `b/` a Blob, which may be large: it is read by `get` alone.
  * Everything else (cursors, rows, outbox) is built on it, so another kind of storage needs only these methods.
  * Keys that begin with `app/` are left to the application.
  */

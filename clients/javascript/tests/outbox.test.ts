@@ -1,7 +1,7 @@
 import "fake-indexeddb/auto";
 import { setImmediate } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { noAnswer, TidingsError } from "../src/errors.ts";
+import { isClosed, noAnswer, TidingsError } from "../src/errors.ts";
 import { IndexedDbStore } from "../src/indexedDb.ts";
 import { Outbox, type OutboxOptions, type Unsent } from "../src/outbox.ts";
 import { MemoryStore, type Store } from "../src/store.ts";
@@ -15,6 +15,8 @@ function options(store: Store, send: Send): OutboxOptions {
   return {
     store,
     isOnline: () => true,
+    roomIdOf: () => undefined,
+    server: { ask: () => Promise.reject(noAnswer("no server")), at: (url) => ({ url, token: "" }) },
     changed: () => undefined,
     sent: async () => undefined,
     send: async (request) => {
@@ -96,4 +98,21 @@ test("a message that was tried keeps its content and its client_id", async () =>
   await unsent.sent();
   expect(requests[1]).toEqual(requests[0]);
   await box.close();
+});
+
+test("a message stays if the client is closed in the moment in which it is to be sent", async () => {
+  const store = new MemoryStore();
+  let closing: Promise<void> | undefined;
+  const box = outbox(store, async () => {
+    closing = box.close();
+    throw isClosed();
+  });
+  const unsent = await box.add(ROOM, { content: "kept" }, false);
+  await expect(unsent.sent()).rejects.toMatchObject({ code: "closed" });
+  await closing;
+  const next = outbox(store, async () => undefined);
+  await next.load();
+  next.wake();
+  expect(await next.unsent[0]?.sent()).toMatchObject({ content: "kept" });
+  await next.close();
 });

@@ -1,7 +1,7 @@
 import "fake-indexeddb/auto";
-import { mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
 import { FileStore } from "../src/file.ts";
@@ -93,6 +93,40 @@ describe.each(Object.entries(stores))("%s", (_, open) => {
     expect(steps).toEqual(["1 begins", "1 ends", "2 begins", "2 ends"]);
     await store.close();
   });
+});
+
+test("a Blob outlives the process in a file of its own, which is removed with its key, or if a crash left it", async () => {
+  const name = await path();
+  const blobs = async () => (await readdir(dirname(name))).filter((file) => file.endsWith(".blob"));
+  let store = await FileStore.open(name);
+  const content = new Blob(["añ😀".repeat(1000)], { type: "text/plain" });
+  const writes = [
+    ["n", 1],
+    ["b/1", content],
+    ["b/2", content],
+    ["b/3", content],
+  ] as const;
+  await store.commit([{ writes }, { writes: [["b/3", undefined]] }]);
+  await store.commit([{ unless: { key: "n", reaches: 1 }, writes: [["b/4", content]] }]);
+  expect((await blobs()).length).toBe(2);
+  expect((await readFile(name)).length).toBeLessThan(1000);
+  await store.close();
+  await writeFile(`${name}.left.blob`, "by a crash");
+  store = await FileStore.open(name);
+  expect((await blobs()).length).toBe(2);
+  await store.commit([{ writes: [["b/2", undefined]] }]);
+  await store.commit(Array.from({ length: 40 }, (_, n) => ({ writes: [["text", `${n} ${"x".repeat(100_000)}`]] })));
+  await store.close();
+  store = await FileStore.open(name);
+  const kept = (await store.get("b/1")) as Blob;
+  expect([kept.type, await kept.text(), await store.get("b/2")]).toEqual([
+    "text/plain",
+    await content.text(),
+    undefined,
+  ]);
+  await store.commit([{ writes: [["b/1", 1]] }]);
+  expect(await blobs()).toEqual([]);
+  await store.close();
 });
 
 test("wherever a crash cuts the file, it holds the first commits, whole, and can be written again", async () => {

@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { expect, test, vi } from "vitest";
 import { fromServer, isClosed, noAnswer } from "../src/errors.ts";
-import { cutAndAdd, lengthOf, MessageStream, type StreamOptions } from "../src/stream.ts";
+import { MessageStream, type StreamOptions } from "../src/stream.ts";
+import { cutAndAdd, lengthOf } from "../src/text.ts";
 import type { Message } from "../src/types.ts";
 import { World } from "./support/world.ts";
 

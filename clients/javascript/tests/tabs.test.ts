@@ -30,6 +30,23 @@ test("tabs of one store share an outbox: what one tab stored without a connectio
   expect([online.unsent, offline.unsent]).toEqual([[], []]);
 });
 
+test("a file that one tab stored without a connection another uploads, and both show how far it is", async () => {
+  const network = await world.bad();
+  const [topic_name, username] = [world.name("topic"), world.name("omar")];
+  const offline = await tab(username, network.url);
+  await offline.actions.create({ topic_name });
+  network.refuse();
+  await statusOf(offline, "offline");
+  const seen: number[] = [];
+  offline.onUnsent(() => seen.push(...offline.unsent.flatMap(({ files }) => files.map(({ sent }) => sent))));
+  const content = new Blob([new Uint8Array(700_000)]);
+  const unsent = await offline.room({ topic_name }).enqueue("", { files: [{ content }] });
+  const online = await tab(username);
+  expect((await unsent.sent()).files).toMatchObject([{ size: 700_000 }]);
+  expect(seen).toContain(700_000);
+  for (const prefix of ["o/", "b/", "u/"]) expect(await online.store.range(prefix)).toEqual([]);
+});
+
 test("tabs of one store send at the same time, and each message is in the log once, in the order of its tab", async () => {
   const [topic, username] = [world.name("topic"), world.name("omar")];
   const tabs = [await tab(username), await tab(username)] as const;
