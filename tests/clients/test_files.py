@@ -21,7 +21,7 @@ from tests.support.node import RunningNode, running_node
 from tidings_client import Client, File, NotFound, SQLiteStore, StoreFailed, Unsent
 from tidings_client.files import safe_name
 
-DEADLINE_S = 90.0
+DEADLINE_S = 60.0
 SIZE = 2_500_000
 
 
@@ -83,11 +83,27 @@ async def test_a_file_arrives_once_and_in_its_place_over_connections_that_are_cu
         assert await contents(client) == [("uno", []), ("dos", ["datos.bin", "nota.txt"]), ("tres", [])]
         assert left(tmp_path / "state.db") == []
         page = await room.history()
-        for _ in range(8):
+        first, _ = page.messages[1].files
+        assert (await client.download(first.id, tmp_path / "copia.bin")).read_bytes() == content
+
+
+async def test_a_download_goes_on_where_it_was_cut_and_replaces_no_file(
+    server: RunningNode, omar: str, tmp_path: Path, content: bytes
+) -> None:
+    async with (
+        tidings_client.connect(server.url, omar) as author,
+        network(server.url) as net,
+        tidings_client.connect(net.url, omar, device="other") as client,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        files = [File(content), File(b"x", "nota.txt")]
+        first, second = (await author.room(topic_name="noticias").send(files=files)).files
+        opened = net.opened
+        for _ in range(40):
             net.cut_next("down", 200_000)
-        first, second = page.messages[1].files
         saved = await client.download(first.id, tmp_path / "copia.bin")
         assert saved.read_bytes() == content
+        assert net.opened - opened <= SIZE // 200_000 + 2
         with pytest.raises(FileExistsError):
             await client.download(second.id, tmp_path / "copia.bin")
         folder = tmp_path / "folder"

@@ -129,7 +129,7 @@ class Transfers:
                     await self._fetch(links[0], file)
                     break
                 except Offline:
-                    failures = failures + 1 if file.tell() == begin else 1
+                    failures = 1 if file.tell() > begin else failures + 1
                     if failures == _ATTEMPTS:
                         raise
                     await asyncio.sleep(0.1 * 2**failures)
