@@ -32,8 +32,18 @@ from tidings.contract.models import (
     View,
 )
 from tidings_chat import arguments, render
-from tidings_chat.arguments import conversation, duration, number, number_and_text, seconds, username, words
-from tidings_chat.errors import InvalidCommand
+from tidings_chat.arguments import (
+    conversation,
+    duration,
+    file_number,
+    number,
+    number_and_text,
+    path,
+    seconds,
+    username,
+    words,
+)
+from tidings_chat.errors import InvalidCommand, unusable
 from tidings_chat.i18n import m, t
 from tidings_chat.registry import CommandContext, CommandTable
 from tidings_chat.rooms import title
@@ -103,6 +113,23 @@ async def _react(context: CommandContext, rest: str, *, remove: bool) -> None:
     message = await context.message(reference)
     payload = {"message_id": message.id, "emoji": emoji, "remove": remove}
     context.show(views=[await _ask(context, Message, "react", payload)])
+
+
+@_command("save", "N [PATH]", "save the files of message N, or only one: 12.2", group=_MESSAGES, needs_room=True)
+async def save(context: CommandContext, rest: str) -> None:
+    reference, _, given = rest.partition(" ")
+    number_, place = file_number(reference)
+    message = await context.message(number_)
+    files = message.files if place is None else message.files[max(place, 1) - 1 : place]
+    if not files:
+        raise InvalidCommand(t("message {number} has no such file", number=reference))
+    target = path(given.strip() or ".")
+    for file in files:
+        try:
+            saved = await context.download(file.id, target)
+        except OSError as error:
+            raise unusable(target, error) from None
+        context.show(render.note(t("saved: {file}", file=saved)), views=[file])
 
 
 @_command(

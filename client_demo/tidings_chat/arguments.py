@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final
 
 from tidings.contract.models import Message
@@ -12,6 +13,31 @@ from tidings_chat.errors import InvalidCommand
 from tidings_chat.i18n import t
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+_QUOTED: Final = re.compile(r"""("[^"]+"|'[^']+'|\S+)\s*(.*)""", re.DOTALL)
+
+
+def path(text: str) -> Path:
+    """A path, which may be in quotes and begin with `~`."""
+    text = text[1:-1] if len(text) > 2 and text[0] in "\"'" and text[-1] == text[0] else text
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user
+        return Path(text)
+
+
+def path_and_text(rest: str) -> tuple[Path, str]:
+    """A path, in quotes if it has spaces, and the text after it."""
+    found = _QUOTED.fullmatch(rest)
+    assert found is not None  # no command with such arguments gets an empty rest
+    return path(found[1]), found[2]
+
+
+def file_number(reference: str) -> tuple[str, int | None]:
+    """`12.2` as the number of a message and that of a file in it; None: all of its files."""
+    message, _, place = reference.rpartition(".")
+    return (message, int(place)) if message and place.isdecimal() else (reference, None)
 
 
 def username(text: str) -> str:

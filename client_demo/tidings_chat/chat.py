@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from prompt_toolkit.formatted_text import StyleAndTextTuples
@@ -16,6 +17,7 @@ from tidings.contract.models import History, Message, Profile, Room, View
 from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.arguments import find_message
+from tidings_chat.attachments import summary
 from tidings_chat.background import BackgroundTasks
 from tidings_chat.colours import ALERT, BAD
 from tidings_chat.errors import InvalidCommand, message_of, why_ended
@@ -163,12 +165,19 @@ class Chat:
 
     async def _run(self, line: str) -> None:
         """Run a command, or send a message to the open room."""
+        if is_command(line):
+            await self._reporting(self._commands.run(self, line))
+        elif self.navigation.current is not None:
+            text = line.removeprefix("/") if line.startswith("//") else line
+            await self._reporting(self.send(self.navigation.current.ref, text))
+
+    def start(self, command: Awaitable[None]) -> None:
+        """Run a command that may last, while others can be typed."""
+        self._background.start(self._reporting(command))
+
+    async def _reporting(self, command: Awaitable[None]) -> None:
         try:
-            if is_command(line):
-                await self._commands.run(self, line)
-            elif self.navigation.current is not None:
-                text = line.removeprefix("/") if line.startswith("//") else line
-                await self.send(self.navigation.current.ref, text)
+            await command
         except Refused as error:
             self.screen.print(render.note(message_of(error), BAD))
         except TidingsError as error:
@@ -201,11 +210,19 @@ class Chat:
     def _is_online(self) -> bool:
         return self.client.status.state == "online"
 
-    async def send(self, room: RoomRef, content: str, reply_to: str | None = None, thread: str | None = None) -> None:
-        await self.client.room(**room).enqueue(content, reply_to=reply_to, thread=thread)
+    async def send(
+        self,
+        room: RoomRef,
+        content: str,
+        reply_to: str | None = None,
+        thread: str | None = None,
+        files: Sequence[Path] = (),
+    ) -> None:
+        """Raises `OSError` and `ValueError` like `Room.enqueue`."""
+        unsent = await self.client.room(**room).enqueue(content, files=files, reply_to=reply_to, thread=thread)
         self._sent_typing_at = 0.0
         if not self._is_online:
-            self.screen.print(render.note(t("waits to be sent: {content}", content=content)))
+            self.screen.print(render.note(t("waits to be sent: {content}", content=summary(unsent))))
 
     def last_unsent(self) -> Unsent | None:
         """The user's newest message to the open room, if it is not acknowledged."""
@@ -232,7 +249,7 @@ class Chat:
         """Delete an unsent message; False if the server may have it."""
         withdrawn = await unsent.withdraw()
         if withdrawn:
-            self.screen.print(render.note(t("will not be sent: {content}", content=unsent.content)))
+            self.screen.print(render.note(t("will not be sent: {content}", content=summary(unsent))))
         return withdrawn
 
     # `registry.CommandContext`
@@ -272,6 +289,9 @@ class Chat:
         for message in History.model_validate(data, extra="ignore").messages:
             self._messages.add(message)
 
+    async def download(self, file_id: str, target: Path) -> Path:
+        return await self.client.download(file_id, target)
+
     def show(self, *renderables: RenderableType, views: Iterable[View] = ()) -> None:
         self.screen.print(*renderables)
 
@@ -298,7 +318,7 @@ class Chat:
             ("", self.account.username),
         ]
         if self.client.unsent:
-            parts.append(("class:bar.bad", f"  {_to_send(len(self.client.unsent))}"))
+            parts.append(("class:bar.bad", f"  {_to_send(self.client.unsent)}"))
         if not online:
             parts.append(("class:bar.bad", f"  {t(self.display.offline_reason or m('not connected'))}"))
         if current is not None and current.room_id is not None:
@@ -310,8 +330,13 @@ class Chat:
         return [(style, render.visible(text, keep="\n")) for style, text in parts]
 
     def _suggest(self, line: str) -> Iterable[str]:
-        return suggestions(line, self._commands.names, self.rooms, self._roster.names)
+        current = self.navigation.current
+        files = self._messages.files(current.room_id) if current and current.room_id else ()
+        return suggestions(line, self._commands.names, self.rooms, self._roster.names, files)
 
 
-def _to_send(count: int) -> str:
-    return n("{count} message to send", "{count} messages to send", count)
+def _to_send(unsent: Sequence[Unsent]) -> str:
+    """How many messages are unsent, and how much of the first one's files is uploaded."""
+    told = n("{count} message to send", "{count} messages to send", len(unsent))
+    size = sum(file.size for file in unsent[0].files)
+    return f"{told} ({100 * unsent[0].uploaded // size} %)" if size else told

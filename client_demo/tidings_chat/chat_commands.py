@@ -13,10 +13,10 @@ from rich.text import Text
 from tidings.contract.models import ConnectedRoom, History, Profile, Room
 from tidings_chat import actions, registry, render
 from tidings_chat.actions import ACTIONS
-from tidings_chat.arguments import number_and_text
+from tidings_chat.arguments import number_and_text, path_and_text
 from tidings_chat.chat import Chat
 from tidings_chat.colours import QUIET
-from tidings_chat.errors import InvalidCommand
+from tidings_chat.errors import InvalidCommand, unusable
 from tidings_chat.i18n import m, t
 from tidings_chat.navigation import CurrentRoom
 from tidings_chat.registry import Command, CommandTable
@@ -141,6 +141,22 @@ async def msg(chat: Chat, rest: str) -> None:
     if not text.strip():
         raise InvalidCommand(t("/msg USER TEXT"))
     await chat.send({"username": username.removeprefix("@")}, text.strip())
+
+
+@_command("send", "FILE [TEXT]", "send a file; a path with spaces is in quotes", group=_MESSAGES)
+async def send(chat: Chat, rest: str) -> None:
+    path, text = path_and_text(rest)
+    try:
+        await chat.send(_current(chat).ref, text, files=[path])
+    except OSError as error:
+        raise unusable(path, error) from None
+    except ValueError:
+        raise InvalidCommand(t("{file} is empty", file=path)) from None
+
+
+@_command("save", "N [PATH]", "save the files of message N, or only one: 12.2", group=_MESSAGES)
+async def save(chat: Chat, rest: str) -> None:
+    chat.start(actions.save(chat, rest))
 
 
 @_command("reply", "N TEXT", "reply to message N; . is the last one", group=_MESSAGES)

@@ -89,7 +89,10 @@ def _parser() -> argparse.ArgumentParser:
 
     send = commands.add_parser("send", help=t("send a message and wait for the acknowledgement"))
     send.add_argument("room", metavar=t("ROOM"))
-    send.add_argument("text", metavar=t("TEXT"), help=t("- reads standard input"))
+    send.add_argument("text", metavar=t("TEXT"), nargs="?", default="", help=t("- reads standard input"))
+    send.add_argument(
+        "--file", type=Path, metavar=t("FILE"), action="append", default=[], help=t("attach a file; may be repeated")
+    )
     send.add_argument("--reply-to", metavar=t("N"), help=t("reply to message N of the room; . is the last one"))
     send.add_argument("--client-id", help=t("two sends with the same ID take effect once"))
     send.add_argument("--timeout", type=float, default=30, help=t("seconds to keep trying; default: %(default)s"))
@@ -185,13 +188,21 @@ async def _command(args: argparse.Namespace, account: Account, state: State, dev
             async with connect(account.server, token, store=store, device=device, wait=False) as client:
                 await Chat(account, state, client, ChatCommands(), bell=args.bell).run()
         case "send":
+            if not (args.text or args.file):
+                _usage(t("the following arguments are required: %s") % t("TEXT"))
             text = sys.stdin.read().removesuffix("\n") if args.text == "-" else args.text
             reply_to = None
             if args.reply_to is not None:
                 room = scripts.ScriptContext(account, device, args.room, as_json=False)
                 reply_to = (await room.message(args.reply_to)).id
             message = await scripts.send(
-                account, args.room, text, client_id=args.client_id, timeout=args.timeout, reply_to=reply_to
+                account,
+                args.room,
+                text,
+                client_id=args.client_id,
+                timeout=args.timeout,
+                reply_to=reply_to,
+                files=args.file,
             )
             if args.json:
                 print(render.as_json(message))

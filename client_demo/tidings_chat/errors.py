@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from tidings_chat.i18n import m, t, translation_of
@@ -52,6 +53,17 @@ class InvalidCommand(TidingsError):
     """Wrong arguments, or a command that is not possible here."""
 
     code = "invalid_command"
+
+
+def unusable(path: Path, error: OSError) -> InvalidCommand:
+    """Why a file cannot be read or written, in the user's language."""
+    told = {
+        FileNotFoundError: m("there is no {file}"),
+        IsADirectoryError: m("{file} is a folder"),
+        FileExistsError: m("there is a file {file} already"),
+        PermissionError: m("you may not use {file}"),
+    }
+    return InvalidCommand(t(told.get(type(error), m("{file}: {reason}")), file=path, reason=error.strerror))
 
 
 def reason_of(error: Refused) -> str:

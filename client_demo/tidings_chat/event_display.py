@@ -32,6 +32,7 @@ from tidings.contract.models import (
     timestamp,
 )
 from tidings_chat import render
+from tidings_chat.attachments import summary
 from tidings_chat.colours import ALERT, BAD
 from tidings_chat.errors import message_of, why_offline
 from tidings_chat.i18n import m, t
@@ -133,7 +134,7 @@ class EventDisplay:
 
     def show_refused(self, unsent: Unsent, error: Refused) -> None:
         self._screen.print(
-            render.note(t("not sent: {content} — {reason}", content=unsent.content, reason=message_of(error)), BAD)
+            render.note(t("not sent: {content} — {reason}", content=summary(unsent), reason=message_of(error)), BAD)
         )
 
     def _show_message(self, message: Message) -> None:

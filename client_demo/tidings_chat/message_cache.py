@@ -6,6 +6,7 @@ from typing import Final
 
 from tidings.contract.events import MessageChanged
 from tidings.contract.models import Message
+from tidings_chat.attachments import numbers
 from tidings_client.timeline import newest
 
 _CAPACITY: Final = 1000
@@ -36,6 +37,11 @@ class MessageCache:
 
     def find(self, room_id: str, message_id: str) -> Message | None:
         return next((m for m in self._rooms.get(room_id, {}).values() if m.id == message_id), None)
+
+    def files(self, room_id: str) -> list[str]:
+        """The numbers of all files of a room, the newest message first."""
+        room = self._rooms.get(room_id, {})
+        return [number for seq in sorted(room, reverse=True) for number in numbers(room[seq])]
 
     def last(self, room_id: str, sender: str | None = None) -> Message | None:
         """The newest message of a room, or of one sender in it, that is not deleted."""

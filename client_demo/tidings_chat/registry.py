@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from rich.console import RenderableType
@@ -35,6 +36,9 @@ class CommandContext(Protocol):
 
         Raises `InvalidCommand` if there is no such message.
         """
+
+    async def download(self, file_id: str, target: Path) -> Path:
+        """Get a file; return its path. Raises like `Client.download`."""
 
     def show(self, *renderables: RenderableType, views: Iterable[View] = ()) -> None:
         """Print `renderables`; or, for a script with `--json`, the views."""

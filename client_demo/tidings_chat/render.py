@@ -38,6 +38,7 @@ from tidings.contract.models import (
     Thread,
     View,
 )
+from tidings_chat import attachments
 from tidings_chat.colours import ALERT, CALL, GOOD, PEOPLE, QUIET, ROOM
 from tidings_chat.i18n import day_of, m, moment_of, n, t
 from tidings_chat.rooms import title
@@ -134,6 +135,8 @@ def message(
     if (message.reply_to or message.thread) and not message.deleted:
         text.append_text(_quote(replied, me)).append("\n")
     text.append_text(_text(message, me))
+    for line in attachments.described(message):
+        text.append("\n" if text.plain[-1:] not in ("", "\n") else "").append(visible(line), style=ROOM)
     if message.state == "interrupted":
         text.append(f" ({t('interrupted')})", style=ALERT)
     if message.reactions:
@@ -193,12 +196,12 @@ def _text(message: Message, me: str, limit: int | None = None) -> Text:
     """The text of a message, cut to `limit` characters of one line if given, with mentions highlighted."""
     if message.deleted:
         return Text(t("(deleted)"), style=f"{QUIET} italic")
-    if not message.content:
+    if not (message.content or message.files):
         text = Text(_short(json.dumps(message.data, ensure_ascii=False), limit or 1000), style=QUIET)
     elif limit is None:
         text = Text(visible(message.content, keep="\n\t"))
     else:
-        text = Text(_short(message.content, limit), style=QUIET)
+        text = Text(_short(attachments.summary(message), limit), style=QUIET)
     for username in message.mentions:
         style = CALL if username == me else "bold"
         text.highlight_regex(re.compile(rf"@{re.escape(visible(username))}(?!\w)", re.IGNORECASE), style)
@@ -217,7 +220,7 @@ def _quote(answered: Message | None, me: str) -> Text:
     if answered is None:
         return quote.append(t("an earlier message"))
     quote.append(f"{answered.seq} ").append_text(name(answered.sender, me)).append(" ")
-    return quote.append(t("(deleted)") if answered.deleted else _short(answered.content, 50))
+    return quote.append(t("(deleted)") if answered.deleted else _short(attachments.summary(answered), 50))
 
 
 def reactions(message: Message) -> Text:
@@ -250,7 +253,8 @@ def search_result(message: Message, snippet: Sequence[Snippet], me: str, room: s
 
 def plain(message: Message, room: str, change: str = "") -> str:
     """A message for a pipe: only its first line is not indented. `change` is the event, if it changed the message."""
-    text = "(deleted)" if message.deleted else visible(message.content, keep="\n\t")
+    shown = (visible(message.content, keep="\n\t"), *map(visible, attachments.described(message)))
+    text = "(deleted)" if message.deleted else "\n".join(filter(None, shown))
     if change:
         counts = " ".join(f"{visible(emoji)} {len(usernames)}" for emoji, usernames in message.reactions.items())
         text = f"{message.seq} {change}: {counts if change == 'reaction' else text}"
@@ -320,7 +324,7 @@ def rooms(room_list: Iterable[Room], key: Callable[[str], int | None] = lambda r
             Text(str(room.unread) if room.unread else "", style=f"bold {GOOD}"),
             Text(f"{room.online}/{room.members}"),
             Text(t("not joined") if room.role is None else kind, style=QUIET),
-            Text(f"{visible(last.sender)}: {visible(' '.join(last.content.split()))}" if last else ""),
+            Text(f"{visible(last.sender)}: {visible(' '.join(attachments.summary(last).split()))}" if last else ""),
         )
     return table if table.row_count else note(t("No rooms yet: /join a topic, or /create one."))
 

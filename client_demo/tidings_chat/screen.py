@@ -165,4 +165,5 @@ class _Suggestions(Completer):
         line = document.text_before_cursor
         word = line.rpartition(" ")[2]
         for suggestion in self._suggest(line):
-            yield Completion(f"{suggestion} ", start_position=-len(word), display=suggestion)
+            end = "" if suggestion.endswith("/") else " "  # a folder goes on
+            yield Completion(f"{suggestion}{end}", start_position=-len(word), display=suggestion)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console, RenderableType
@@ -16,10 +18,11 @@ from tidings.contract.models import ConnectedRoom, History, Message, Room, View
 from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.arguments import find_message
-from tidings_chat.errors import InvalidCommand
+from tidings_chat.errors import InvalidCommand, unusable
 from tidings_chat.i18n import t
 from tidings_chat.rooms import all_rooms, title
-from tidings_client import NotFound, Refused, TidingsError
+from tidings_client import NotFound, Refused, TidingsError, UnsentFile
+from tidings_client.files import Transfers
 
 UNKNOWN: Final = ("not_found", "invalid")
 """The answers to a room or user that does not exist, or to a name that is not valid."""
@@ -28,21 +31,56 @@ _RETRY_AFTER: Final = 0.5
 
 
 async def send(
-    account: Account, room: str, content: str, *, client_id: str | None, timeout: float, reply_to: str | None = None
+    account: Account,
+    room: str,
+    content: str,
+    *,
+    client_id: str | None,
+    timeout: float,
+    reply_to: str | None = None,
+    files: Sequence[Path] = (),
 ) -> Message:
-    """Send a message and wait for the acknowledgement, retrying with the same `client_id` for `timeout` seconds."""
-    payload = {"content": content, "client_id": client_id or str(uuid.uuid4())}
+    """Send a message and wait for the acknowledgement, retrying with the same `client_id` for `timeout` seconds.
+
+    Raises `InvalidCommand` if there is no such file.
+    """
+    payload: dict[str, Any] = {"content": content, "client_id": client_id or str(uuid.uuid4())}
+    uploads = [_unsent_file(path) for path in files]
     if reply_to is not None:
         payload["reply_to"] = reply_to
     deadline = time.monotonic() + timeout
     while True:
         try:
+            if files:
+                await _upload(account, uploads, files)
+                payload["files"] = [{"id": file.upload_id} for file in uploads]
             return Message.model_validate(await _ask_in_room(account, room, "message", payload), extra="ignore")
         except TidingsError as error:
             wait = error.retry_after or _RETRY_AFTER
             if not error.retryable or time.monotonic() + wait > deadline:
                 raise
             await asyncio.sleep(wait)
+
+
+def _unsent_file(path: Path) -> UnsentFile:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise unusable(path, error) from None
+    if not size:
+        raise InvalidCommand(t("{file} is empty", file=path))
+    return UnsentFile("", path.name, size)
+
+
+async def _upload(account: Account, uploads: list[UnsentFile], paths: Sequence[Path]) -> None:
+    """Upload what the server does not have yet; each file of `uploads` gets its upload."""
+    for at, path in enumerate(paths):
+
+        async def moved(file: UnsentFile, _: int, at: int = at) -> None:
+            uploads[at] = file
+
+        await Transfers(account.server, account.token).upload(account.ask, uploads[at], path, moved)
 
 
 async def history(account: Account, room: str, **page: int) -> list[Message]:
@@ -107,6 +145,9 @@ class ScriptContext:
             return page[0] if page and page[0].seq == seq else None
 
         return await find_message(reference, last=last, at=at)
+
+    async def download(self, file_id: str, target: Path) -> Path:
+        return await Transfers(self.account.server, self.account.token).download(self.account.ask, file_id, target)
 
     def show(self, *renderables: RenderableType, views: Iterable[View] = ()) -> None:
         if self._as_json:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Final
 
 from tidings.contract.models import Role, Room
@@ -14,18 +16,24 @@ _LONGEST: Final = 20
 """Characters of a room's name in the status bar"""
 
 
-def suggestions(line: str, commands: Collection[str], rooms: Iterable[Room], people: Collection[str]) -> list[str]:
+def suggestions(
+    line: str, commands: Collection[str], rooms: Iterable[Room], people: Collection[str], files: Collection[str] = ()
+) -> list[str]:
     """Completions of the last word of the line, sorted."""
     word = line.rpartition(" ")[2].casefold()
     words = line.split(" ")
     names = [f"@{username}" for username in people]
     candidates: Iterable[str] = names
+    if words[0] in ("/send", "/save") and (place := _path_in(line)) is not None:
+        return _paths(place)
     if " " not in line:
         candidates = [f"/{name}" for name in commands] if line.startswith("/") else names
     elif words[0] == "/help":
         candidates = commands
     elif words[0] in ("/react", "/unreact"):
         candidates = _EMOJIS if len(words) == 3 else ()
+    elif words[0] == "/save":
+        return [number for number in files if number.startswith(word)]
     elif words[0] == "/role" and len(words) == 3:
         candidates = list(Role)
     elif line.startswith("/") and not word.startswith("@"):
@@ -34,6 +42,32 @@ def suggestions(line: str, commands: Collection[str], rooms: Iterable[Room], peo
     if line.startswith("/") and " " not in line:
         return _shortest_of_all(fitting, word)
     return fitting
+
+
+def _path_in(line: str) -> str | None:
+    """The path that is being typed in `/send FILE [TEXT]` or `/save N [PATH]`, with its opening quote, if any."""
+    command, _, rest = line.partition(" ")
+    if command == "/save":
+        _, separator, rest = rest.partition(" ")
+    else:
+        separator = line[len(command) :]
+    is_quoted = rest[:1] in ("'", '"') and rest.count(rest[0]) == 1
+    return rest if separator and (is_quoted or " " not in rest) else None
+
+
+def _paths(typed: str) -> list[str]:
+    """The paths that begin as typed, in quotes if they have spaces: what replaces the last word of the line."""
+    quote = typed[0] if typed[:1] in ("'", '"') else ""
+    folder, slash, begin = typed[len(quote) :].rpartition("/")
+    replaced = len(typed) - len(typed.rpartition(" ")[2])
+    found = []
+    with contextlib.suppress(OSError, RuntimeError):
+        for entry in Path(f"{folder}{slash}" or ".").expanduser().iterdir():
+            if entry.name.startswith(begin) and (begin or not entry.name.startswith(".")):
+                path = f"{folder}{slash}{entry.name}"
+                mark = quote or ('"' if " " in path else "")
+                found.append(f"{mark}{path}{'/' if entry.is_dir() else mark}"[replaced:])
+    return sorted(found)
 
 
 def _shortest_of_all(commands: list[str], word: str) -> list[str]:

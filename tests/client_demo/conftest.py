@@ -76,6 +76,18 @@ class People:
         for content in contents:
             await self.ask(user, "POST", "/api/messages", topic_name=room, content=content)
 
+    async def send_file(self, user: str, room: str, name: str, content: bytes) -> None:
+        """Send a file under any name, without a text."""
+        begun = await self.ask(user, "POST", "/api/files", name=name, size=len(content))
+        headers = {
+            "Authorization": f"Bearer {self._tokens[user]}",
+            "Content-Type": "application/offset+octet-stream",
+            "Upload-Offset": "0",
+        }
+        answer = await self._http.patch(f"/{begun['url']}", content=content, headers=headers)
+        assert answer.is_success, answer.text
+        await self.ask(user, "POST", "/api/messages", topic_name=room, content="", files=[{"id": begun["id"]}])
+
     async def contents(self, user: str, room: str) -> list[str]:
         """The contents of all messages in a room."""
         page = await self.ask(user, "GET", "/api/messages", topic_name=room, limit=200)

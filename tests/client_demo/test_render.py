@@ -10,11 +10,11 @@ import time
 
 import pytest
 from rich.color import Color, ColorSystem
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from tests.support.yardstick import slowdown
 from tidings.contract.events import RoomChanged
-from tidings.contract.models import Message
+from tidings.contract.models import Attachment, Message
 from tidings_chat import colours, event_display, render
 from tidings_chat.colours import CALL
 
@@ -39,12 +39,14 @@ def message(content: str, sender: str = "diego") -> Message:
     )
 
 
-def drawn(content: str) -> str:
+def on_terminal(renderable: RenderableType, width: int = 60) -> str:
     out = io.StringIO()
-    Console(file=out, force_terminal=True, color_system=None, width=60).print(
-        render.message(message(content), "omar", "#noticias")
-    )
+    Console(file=out, force_terminal=True, color_system=None, width=width).print(renderable)
     return out.getvalue()
+
+
+def drawn(content: str) -> str:
+    return on_terminal(render.message(message(content), "omar", "#noticias"))
 
 
 @pytest.mark.parametrize("content", NASTY)
@@ -151,3 +153,22 @@ def test_a_long_message_is_indented_under_its_own_text_and_one_of_another_room_i
     out = io.StringIO()
     Console(file=out, color_system=None, width=100).print(render.message(message(long), "maria", "#otra", brief=True))
     assert len(out.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["mira", ""])
+def test_files_are_shown_with_numbers_and_cannot_move_the_cursor_or_reorder_the_line(content: str) -> None:
+    hostile = "../evil\x1b[31m\u202egpj\n.txt"
+    files = [
+        Attachment(id="1", name=hostile, type="text/\x1b[0mx", size=3, alt="\x07a beach"),
+        Attachment(id="2", name="plan.pdf", type="application/pdf", size=48_213),
+    ]
+    sent = message(content).model_copy(update={"files": files})
+    lines = ['1.1 ../evil�[31m�gpj�.txt  3 bytes  text  "�a beach"', "1.2 plan.pdf  48.2 kB  pdf"]
+    shown, brief = (on_terminal(render.message(sent, "omar", brief=brief), 100) for brief in (False, True))
+    plain = render.plain(sent, "#noticias")
+    for line in lines:
+        assert line in shown
+        assert line in plain
+    assert f"diego {content} [../evil�[31m�gpj".replace("  ", " ") in brief
+    for text in (shown, plain, brief):
+        assert not set(text) & set("\x1b\x07\u202e")

@@ -77,9 +77,11 @@ async def test_messages_typed_while_the_server_is_dead_are_sent_once(
     assert re.findall(AT + r"omar +((?:antes|durante) \d)", omar.text) == expected
 
 
-async def test_unsent_messages_are_sent_after_the_next_start(
-    terminals: Terminals, people: People, server: ServerProcess
+async def test_unsent_messages_and_files_are_sent_after_the_next_start(
+    terminals: Terminals, people: People, server: ServerProcess, tmp_path: Path
 ) -> None:
+    plan = tmp_path / "plan.txt"
+    plan.write_text("uno")
     omar = terminals.open("omar")
     await omar.sees("/help lists the commands, Tab")
     omar.type("/create noticias")
@@ -90,12 +92,23 @@ async def test_unsent_messages_are_sent_after_the_next_start(
     await omar.sees("waits to be sent: nada")
     omar.type("/delete .")
     await omar.sees("will not be sent: nada")
+    omar.type(f"/send {plan}")
+    await omar.sees(r"waits to be sent: \[plan\.txt\]")
+    omar.type("/delete .")
+    await omar.sees(r"will not be sent: \[plan\.txt\]")
+    omar.type(f"/send {plan} el plan")
+    await omar.sees(r"waits to be sent: el plan \[plan\.txt\]")
     omar.type("para lugo")
     await omar.sees("waits to be sent: para lugo")
     omar.type("/edit . para luego")
     await omar.sees("waits to be sent: para luego")
     omar.kill()
+    plan.unlink()
     await server.start()
     omar = terminals.open("omar")
-    await omar.sees(AT + "(#noticias 1 )?omar +para luego")
-    assert await people.contents("omar", "noticias") == ["para luego"]
+    await omar.sees(AT + "(#noticias 2 )?omar +para luego")
+    assert await people.contents("omar", "noticias") == ["el plan", "para luego"]
+    await omar.sees("#noticias ›")
+    omar.type(f"/save 1 {plan}")
+    await omar.sees("saved: ")
+    assert plan.read_text() == "uno"

@@ -95,6 +95,23 @@ async def test_a_stream_ends_when_a_member_asks(server: RunningNode, omar: str, 
         assert (message.state, message.content) == ("complete", "uno " + "más " * written)
 
 
+async def test_files_are_sent_and_downloaded(
+    server: RunningNode, omar: str, program: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.7")
+    async with tidings_client.connect(server.url, omar) as client, asyncio.timeout(DEADLINE_S):
+        message = await program["share"](await client.join("noticias"), b"no image")
+        (tmp_path / "folder").mkdir()
+        await program["collect"](client, message, tmp_path / "folder")
+    assert [(file.name, file.alt) for file in message.files] == [
+        ("report.pdf", None),
+        ("load.png", "the load over time"),
+    ]
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "folder").iterdir()}
+    assert saved == {"report.pdf": b"%PDF-1.7", "load.png": b"no image"}
+
+
 @pytest.mark.parametrize("kind", [Client, Room])
 def test_the_table_has_every_method_with_its_arguments(kind: type) -> None:
     table = PAGE.partition("## The API\n")[2]

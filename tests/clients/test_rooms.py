@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import tidings_client
+from tests.clients.support import until
 from tests.support.network import network
 from tests.support.node import RunningNode
-from tidings_client import Client, Closed, NotFound, Refused, Room, StoreOfAnother, Timeline, Unsent
+from tidings_client import Closed, NotFound, Refused, Room, StoreOfAnother, Timeline, Unsent
 
 DEADLINE_S = 60.0
 
@@ -24,18 +25,6 @@ async def consumed(room: Room, count: int, consumer: str = "default") -> list[st
                 break
             contents.append(message.content)
     return contents
-
-
-async def until(client: Client, event: str, condition: object) -> None:
-    """Wait for an event of the client after which a condition holds."""
-    happened = asyncio.Event()
-    unsubscribe = client.on(event, lambda *_: happened.set())
-    assert callable(condition)
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            happened.clear()
-            await happened.wait()
-    unsubscribe()
 
 
 def contents(timeline: Timeline) -> list[tuple[str, str]]:

@@ -36,6 +36,7 @@ from tidings_client.errors import (
     TidingsError,
 )
 from tidings_client.events import ApplicationEvent
+from tidings_client.files import File, UnsentFile
 from tidings_client.outbox import Unsent
 from tidings_client.rooms import Room
 from tidings_client.stores import Entry, SQLiteStore, Store
@@ -49,6 +50,7 @@ __all__ = [
     "Conflict",
     "Connecting",
     "Entry",
+    "File",
     "Forbidden",
     "Internal",
     "Invalid",
@@ -78,5 +80,6 @@ __all__ = [
     "Unavailable",
     "UnknownAction",
     "Unsent",
+    "UnsentFile",
     "connect",
 ]

@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import json
 import random
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,6 +22,7 @@ from tidings_client.connection import Connection, log
 from tidings_client.contract import Actions, read
 from tidings_client.errors import Closed, Offline, Refused, StoreFailed, StoreOfAnother, TidingsError
 from tidings_client.events import EventTypes
+from tidings_client.files import File, Transfers
 from tidings_client.outbox import Outbox, Unsent
 from tidings_client.receiver import Receiver
 from tidings_client.rooms import Room
@@ -55,10 +56,12 @@ class Client:
         """Why the client has ended by itself."""
         self.store = store
         self._token = token
+        self._newest_token = ""
         self._token_lifetime: float | None = None
         self._receiver = Receiver(self, self._ready, self._emit)
         self._connection = Connection(url, self._receiver.receive, self._receiver.recorded)
-        self._outbox = Outbox(store, self.ask, self._outbox_changed, self._outbox_refused)
+        self._transfers = Transfers(url, lambda: self._newest_token)
+        self._outbox = Outbox(store, self.ask, self._transfers, self._outbox_changed, self._outbox_refused)
         self.actions = Actions(self.ask)
         self._handlers: dict[str, dict[object, Handler]] = {}
         self._background: set[asyncio.Future[Any]] = set()
@@ -140,10 +143,26 @@ class Client:
                 wait = min(_MAX_BACKOFF, max(_BACKOFF, wait * 2))
                 await asyncio.sleep(wait if error.retry_after is None else error.retry_after)
 
-    async def enqueue(self, action: str, payload: dict[str, Any], client_id: str | None = None) -> Unsent:
+    async def enqueue(
+        self,
+        action: str,
+        payload: dict[str, Any],
+        client_id: str | None = None,
+        files: Sequence[File | Path | str] = (),
+    ) -> Unsent:
         if self.is_closed:
             raise self.ended()
-        return await self._outbox.enqueue(action, payload, client_id)
+        return await self._outbox.enqueue(action, payload, client_id, files)
+
+    async def download(self, file_id: str, target: Path | str) -> Path:
+        """Get a file of a message; returns its path. It has its name once it is complete, and replaces no other.
+
+        `target`: the new file; or a folder, where it gets its own name without what would be unsafe in one, such as
+        parts of a path, and with a number if there is one of that name. Waits while there is no connection, and goes
+        on after a cut. Raises `FileExistsError` and other `OSError`, a `Refused`, or `Offline` after some attempts
+        that got nothing.
+        """
+        return await self._transfers.download(self.insist, file_id, Path(target))
 
     def drop(self, error: TidingsError) -> None:
         """End the connection without confirming what has arrived, and connect again."""
@@ -251,6 +270,7 @@ class Client:
 
     async def _fresh_token(self) -> str:
         if isinstance(self._token, str):
+            self._newest_token = self._token
             return self._token
         try:
             answer = self._token()
@@ -261,6 +281,7 @@ class Client:
             log.warning("no token", exc_info=True)
             raise Offline(f"no token: {error!r}") from error
         self._token_lifetime = _lifetime(token)
+        self._newest_token = token
         return token
 
     async def _renew(self) -> None:
@@ -304,18 +325,25 @@ class Client:
                 self.start_task(result)
 
     def start_task(self, work: Awaitable[Any]) -> None:
-        async def run() -> None:
-            try:
-                await work
-            except Exception:
-                log.exception("a task of the client failed")
+        def ended(task: asyncio.Future[Any]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("a task of the client failed", exc_info=error)
 
-        task = asyncio.ensure_future(run())
+        task = asyncio.ensure_future(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(ended)
 
     def _outbox_changed(self, unsent: Unsent) -> None:
         self._emit("outbox", unsent)
+        if unsent.state in ("withdrawn", "refused"):
+            for file in unsent.files:
+                if file.upload_id is not None:
+                    self.start_task(self._delete_upload(file.upload_id))
+
+    async def _delete_upload(self, upload_id: str) -> None:
+        with contextlib.suppress(TidingsError):  # the server deletes it after a day
+            await self.ask("delete_upload", {"file_id": upload_id})
 
     def _outbox_refused(self, unsent: Unsent, error: Refused) -> None:
         self._emit("refused", unsent, error)

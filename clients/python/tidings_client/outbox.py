@@ -4,6 +4,8 @@ A request is in the store before it is sent and until the server has answered it
 not know whether it took effect: it sends it again with the same `client_id`, and the server answers with what it
 already has. Only one request is in flight, so none overtakes another that has to wait.
 
+The files of a message are uploaded when it is its turn, so that it keeps its place. What follows waits for that.
+
 A message may be edited while it waits. After an attempt to send it, the server may have the former content: the
 answer shows it, and an `edit` follows before the message counts as sent.
 """
@@ -12,14 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from tidings_client.connection import log
 from tidings_client.errors import NotConnected, Offline, Refused, StoreFailed, TidingsError
+from tidings_client.files import Ask, File, Transfers, UnsentFile
 from tidings_client.stores import Store, StoredUnsent
 
-Ask = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 _SIGN_IN_FIRST: Final = {"unauthenticated", "token_expired", "token_revoked"}
 """These refuse the client, not the request, which waits until the client is signed in again."""
 _MAX_WAIT: Final = 30.0
@@ -36,6 +39,9 @@ class Unsent:
         """Whether it was sent, so that the server may have it."""
         self.edited = stored.edited
         """Whether it was edited after that, so that the server may have an older content."""
+        self.files = stored.files
+        self.uploaded = 0
+        """The bytes of its files that the server has."""
         self._outbox = outbox
         self._answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
@@ -70,7 +76,12 @@ class Unsent:
         return await self._outbox.withdraw(self)
 
     def stored(self) -> StoredUnsent:
-        return StoredUnsent(self.client_id, self.action, self.payload, self.tried, self.edited)
+        return StoredUnsent(self.client_id, self.action, self.payload, self.tried, self.edited, self.files)
+
+    def request(self) -> dict[str, Any]:
+        """The payload, with the uploads of its files."""
+        files = [{"id": file.upload_id, "alt": file.alt} for file in self.files]
+        return {**self.payload, "files": files} if files else self.payload
 
     def settle(self, outcome: dict[str, Any] | TidingsError) -> None:
         if self._answer.done():
@@ -83,15 +94,22 @@ class Unsent:
 
 class Outbox:
     def __init__(
-        self, store: Store, ask: Ask, changed: Callable[[Unsent], None], refused: Callable[[Unsent, Refused], None]
+        self,
+        store: Store,
+        ask: Ask,
+        transfers: Transfers,
+        changed: Callable[[Unsent], None],
+        refused: Callable[[Unsent, Refused], None],
     ) -> None:
         """
         Args:
-            changed: called when a request enters, changes its state, or leaves.
+            changed: called when a request enters, changes its state, has uploaded more of its files, or leaves.
             refused: gets a request that the server will never accept, and why.
         """
         self._store = store
         self._ask = ask
+        self._transfers = transfers
+        self._uploading: asyncio.Task[None] | None = None
         self._changed = changed
         self._refused = refused
         self._woken = asyncio.Event()
@@ -106,14 +124,35 @@ class Outbox:
     async def load(self) -> None:
         self._queue = [Unsent(self, stored) for stored in await self._store.outbox()]
 
-    async def enqueue(self, action: str, payload: dict[str, Any], client_id: str | None = None) -> Unsent:
-        """Store a request; it is durable when this returns. Raises `StoreFailed`; then nothing will be sent."""
+    async def enqueue(
+        self,
+        action: str,
+        payload: dict[str, Any],
+        client_id: str | None = None,
+        files: Sequence[File | Path | str] = (),
+    ) -> Unsent:
+        """Store a request; it is durable when this returns, with the contents of its files.
+
+        Raises `StoreFailed`, or for a file `OSError` and `ValueError`; then nothing will be sent.
+        """
         client_id = client_id or str(uuid.uuid4())
         for known in self._queue:
             if known.client_id == client_id:
                 return known
-        unsent = Unsent(self, StoredUnsent(client_id, action, {**payload, "client_id": client_id}, tried=False))
-        await self._store.enqueue(unsent.stored())
+        kept: list[UnsentFile] = []
+        try:
+            for given in files:
+                file = given if isinstance(given, File) else File(Path(given))
+                key, size = await self._store.keep(file.content)
+                kept.append(UnsentFile(key, file.shown_name, size, file.alt))
+                if not size:
+                    raise ValueError(f"{file.shown_name} is empty")
+            payload = {**payload, "client_id": client_id}
+            unsent = Unsent(self, StoredUnsent(client_id, action, payload, tried=False, files=tuple(kept)))
+            await self._store.enqueue(unsent.stored())
+        except BaseException:
+            await self._store.discard([file.key for file in kept])
+            raise
         self._queue.append(unsent)
         self._changed(unsent)
         self._woken.set()
@@ -131,6 +170,8 @@ class Outbox:
     async def withdraw(self, unsent: Unsent) -> bool:
         if unsent.state != "waiting":
             return False
+        if self._uploading is not None and unsent is self._queue[0]:
+            self._uploading.cancel()
         self._queue.remove(unsent)
         unsent._answer.cancel()
         await self._store.dequeue(unsent.client_id)
@@ -155,22 +196,27 @@ class Outbox:
                 await self._woken.wait()
                 continue
             unsent = self._queue[0]
+            uploaded = unsent.uploaded
             pause = await self._try(unsent)
-            if pause is None:
+            if pause is None or unsent.uploaded > uploaded:
                 wait = 0.0
+            if pause is None:
                 continue
             wait = min(_MAX_WAIT, max(0.25, wait * 2))
             await self._pause(pause or wait, wakes=not pause)
 
     async def _try(self, unsent: Unsent) -> float | None:
         """Send a request once. Returns None if it has left the outbox, or the seconds to wait (0: a while)."""
-        is_first, unsent.tried = not unsent.tried, True
+        is_first = not unsent.tried
         try:
+            if is_first and unsent.files and not await self._uploaded(unsent):
+                return None
+            unsent.tried = True
             if is_first:
                 self._changed(unsent)
                 await self._store.enqueue(unsent.stored())
             try:
-                answer = await self._ask(unsent.action, unsent.payload)
+                answer = await self._ask(unsent.action, unsent.request())
             except NotConnected:
                 if is_first:
                     unsent.tried = unsent.edited = False
@@ -187,6 +233,9 @@ class Outbox:
         except Refused as error:
             if error.retryable or error.code in _SIGN_IN_FIRST:
                 return error.retry_after or 0.0
+            if unsent.files and not is_first:  # the server does not have it; perhaps its uploads have ended
+                unsent.tried = unsent.edited = False
+                return 0.0
             unsent.settle(error)
             self._refused(unsent, error)
         except TidingsError as error:  # an answer that this version cannot read: it took effect
@@ -197,6 +246,33 @@ class Outbox:
         await self._recorded(self._store.dequeue(unsent.client_id))
         self._changed(unsent)
         return None
+
+    async def _uploaded(self, unsent: Unsent) -> bool:
+        """Upload its files; False if it was withdrawn meanwhile. Raises `Offline`, `Refused` and `StoreFailed`."""
+        self._uploading = asyncio.create_task(self._upload(unsent))
+        try:
+            await asyncio.wait([self._uploading])
+            if self._uploading.cancelled():
+                return False
+            self._uploading.result()
+            return True
+        finally:
+            self._uploading.cancel()
+            await asyncio.wait([self._uploading])
+            self._uploading = None
+
+    async def _upload(self, unsent: Unsent) -> None:
+        for at, file in enumerate(unsent.files):
+            before = sum(each.size for each in unsent.files[:at])
+
+            async def moved(uploading: UnsentFile, offset: int, at: int = at, before: int = before) -> None:
+                if uploading != unsent.files[at]:
+                    unsent.files = (*unsent.files[:at], uploading, *unsent.files[at + 1 :])
+                    await self._store.enqueue(unsent.stored())
+                unsent.uploaded = before + offset
+                self._changed(unsent)
+
+            await self._transfers.upload(self._ask, file, self._store.content(file.key), moved)
 
     async def _recorded(self, write: Awaitable[None]) -> None:
         """Write; if that fails, the request is sent once more after a restart, with the same `client_id`."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tidings.contract import models
 from tidings_client.contract import read
 from tidings_client.errors import InvalidEvent, Refused, StoreFailed
 from tidings_client.events import ApplicationEvent
+from tidings_client.files import File
 from tidings_client.outbox import Unsent
 from tidings_client.stores import Entry, Kind
 from tidings_client.streams import MessageStream
@@ -51,8 +53,9 @@ class Room:
 
     async def send(
         self,
-        content: str,
+        content: str = "",
         *,
+        files: Sequence[File | Path | str] = (),
         reply_to: str | None = None,
         thread: str | None = None,
         data: dict[str, Any] | None = None,
@@ -62,14 +65,18 @@ class Room:
         It is in the store before anything is sent: if this is cancelled, or the process ends, it is sent later. Waits
         while there is no connection. Raises a `Refused` if the server will never accept it. `thread`: the id of a
         message in whose thread this one is a reply.
+
+        `files`: up to ten. Their contents are copied to the store first, and may change or go afterwards. Raises
+        `OSError` if there is no such file, `ValueError` if it is empty.
         """
-        unsent = await self.enqueue(content, reply_to=reply_to, thread=thread, data=data)
+        unsent = await self.enqueue(content, files=files, reply_to=reply_to, thread=thread, data=data)
         return read(models.Message, await unsent.sent())
 
     async def enqueue(
         self,
-        content: str,
+        content: str = "",
         *,
+        files: Sequence[File | Path | str] = (),
         reply_to: str | None = None,
         thread: str | None = None,
         data: dict[str, Any] | None = None,
@@ -81,7 +88,8 @@ class Room:
         """
         optional = {"reply_to": reply_to, "thread": thread, "data": data}
         fields = {name: value for name, value in optional.items() if value is not None}
-        return await self._client.enqueue("message", {**self._reference, "content": content, **fields}, client_id)
+        payload = {**self._reference, "content": content, **fields}
+        return await self._client.enqueue("message", payload, client_id, files)
 
     async def publish(
         self, event: str, data: Any, *, transient: bool = False, client_id: str | None = None

@@ -1,6 +1,7 @@
 """The memory of a client: a cursor per room, the entries it received, positions of consumers, and the outbox.
 
-`Store` is the interface. `SQLiteStore` keeps everything in one file, or in memory if it has no path.
+`Store` is the interface. `SQLiteStore` keeps everything in one file, or in memory if it has no path. Contents of
+files are beside it, so that a large one is neither in memory nor in the way of what arrives.
 """
 
 from __future__ import annotations
@@ -9,21 +10,24 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal, Protocol, TypeVar
 
 from tidings_client.errors import StoreFailed, StoreInUse, StoreOfAnother
+from tidings_client.files import UnsentFile, keep
 
 T = TypeVar("T")
 Kind = Literal["message", "event"]
 KEPT: Final = 1000
 """Entries per room that are kept in any case, the newest ones."""
-_VERSION: Final = 1
+_VERSION: Final = 2
 _PRUNE_AFTER: Final = 128
 _SCHEMA: Final = """
 CREATE TABLE value (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -36,9 +40,11 @@ CREATE TABLE position (
 ) WITHOUT ROWID;
 CREATE TABLE outbox (
     place INTEGER PRIMARY KEY AUTOINCREMENT, client_id TEXT NOT NULL UNIQUE, action TEXT NOT NULL,
-    payload TEXT NOT NULL, tried INTEGER NOT NULL -- 2: and edited after that
+    payload TEXT NOT NULL, tried INTEGER NOT NULL, -- 2: and edited after that
+    files TEXT NOT NULL DEFAULT '[]'
 );
 """
+_FROM_1: Final = "ALTER TABLE outbox ADD COLUMN files TEXT NOT NULL DEFAULT '[]'"
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class StoredUnsent:
     payload: dict[str, Any]
     tried: bool
     edited: bool = False
+    files: tuple[UnsentFile, ...] = ()
 
 
 class Store(Protocol):
@@ -118,7 +125,20 @@ class Store(Protocol):
     async def enqueue(self, unsent: StoredUnsent) -> None:
         """Store a request durably; one that has the same `client_id` is replaced in its place."""
 
-    async def dequeue(self, client_id: str) -> None: ...
+    async def dequeue(self, client_id: str) -> None:
+        """Delete a request, and the contents of its files."""
+
+    async def keep(self, content: bytes | Path) -> tuple[str, int]:
+        """Copy the content of a file durably, for a request that follows: its key, and its bytes.
+
+        Raises `OSError` if the path of the content cannot be read.
+        """
+
+    def content(self, key: str) -> Path:
+        """The path at which a content can be read."""
+
+    async def discard(self, keys: Sequence[str]) -> None:
+        """Delete contents that no request has."""
 
 
 class SQLiteStore:
@@ -126,6 +146,8 @@ class SQLiteStore:
 
     Every method is one transaction, run to its end in a thread of the store even if its caller is cancelled. A
     committed transaction survives a power cut. The file is readable by its user only.
+
+    Contents of files are in the folder `PATH.files`; without a path, in a temporary one until `close`.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -133,6 +155,7 @@ class SQLiteStore:
         self._thread: ThreadPoolExecutor | None = None
         self._lock: IO[str] | None = None
         self._untidy: dict[str, int] = {}
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     async def open(self) -> None:
         self._thread = ThreadPoolExecutor(1, "tidings-store")
@@ -216,25 +239,58 @@ class SQLiteStore:
         )
 
     async def outbox(self) -> list[StoredUnsent]:
-        query = "SELECT client_id, action, payload, tried FROM outbox ORDER BY place"
+        query = "SELECT client_id, action, payload, tried, files FROM outbox ORDER BY place"
         return await self._transact(
             lambda: [
-                StoredUnsent(client_id, action, json.loads(payload), tried > 0, tried > 1)
-                for client_id, action, payload, tried in self._db.execute(query)
+                StoredUnsent(client_id, action, json.loads(payload), tried > 0, tried > 1, _unsent_files(files))
+                for client_id, action, payload, tried, files in self._db.execute(query)
             ]
         )
 
     async def enqueue(self, unsent: StoredUnsent) -> None:
         await self._transact(
             lambda: self._db.execute(
-                "INSERT INTO outbox (client_id, action, payload, tried) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (client_id) DO UPDATE SET payload = excluded.payload, tried = excluded.tried",
-                (unsent.client_id, unsent.action, _json(unsent.payload), unsent.tried + unsent.edited),
+                "INSERT INTO outbox (client_id, action, payload, tried, files) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (client_id) DO UPDATE"
+                " SET payload = excluded.payload, tried = excluded.tried, files = excluded.files",
+                (
+                    *(unsent.client_id, unsent.action, _json(unsent.payload), unsent.tried + unsent.edited),
+                    json.dumps([asdict(file) for file in unsent.files]),
+                ),
             )
         )
 
     async def dequeue(self, client_id: str) -> None:
-        await self._transact(lambda: self._db.execute("DELETE FROM outbox WHERE client_id = ?", (client_id,)))
+        query = "DELETE FROM outbox WHERE client_id = ? RETURNING files"
+        removed = await self._transact(lambda: self._db.execute(query, (client_id,)).fetchall())
+        await self.discard([file.key for (files,) in removed for file in _unsent_files(files)])
+
+    async def keep(self, content: bytes | Path) -> tuple[str, int]:
+        folder, key = await self._run(self._make_folder), secrets.token_hex(16)
+        # Not in the store's own thread: what arrives need not wait for a large file.
+        copying = asyncio.get_running_loop().run_in_executor(None, keep, content, folder / key)
+        try:
+            return key, await asyncio.shield(copying)
+        except asyncio.CancelledError:
+
+            def remove(_: asyncio.Future[int]) -> None:
+                if copying.exception() is None:
+                    (folder / key).unlink(missing_ok=True)
+
+            copying.add_done_callback(remove)
+            raise
+
+    def content(self, key: str) -> Path:
+        return self._folder / key
+
+    async def discard(self, keys: Sequence[str]) -> None:
+        def discard() -> None:
+            for key in keys:
+                with contextlib.suppress(OSError):  # else at the next `open`
+                    self.content(key).unlink(missing_ok=True)
+
+        if keys:
+            await self._run(discard)
 
     # In the thread
 
@@ -248,14 +304,31 @@ class SQLiteStore:
         self._db.execute("PRAGMA synchronous=FULL")
         with self._transaction():
             ((version,),) = self._db.execute("PRAGMA user_version")
-            if version not in (0, _VERSION):
+            if version not in (0, 1, _VERSION):
                 raise StoreFailed(f"{self._path} was written by another version of this library ({version})")
-            if not version:
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={_VERSION}")
+            for statement in {0: _SCHEMA, 1: _FROM_1}.get(version, "").split(";"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={_VERSION}")
+            requests = self._db.execute("SELECT files FROM outbox").fetchall()
+        if self._path is not None and self._folder.is_dir():
+            known = {file.key for (files,) in requests for file in _unsent_files(files)}
+            for content in self._folder.iterdir():
+                if content.name not in known:
+                    content.unlink()
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self._temporary.name if self._temporary is not None else f"{self._path}.files")
+
+    def _make_folder(self) -> Path:
+        if self._path is None:
+            self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="tidings-")
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        return self._folder
 
     def _close(self) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
         with contextlib.suppress(AttributeError, sqlite3.Error):
             self._db.close()
         if self._lock is not None:
@@ -328,6 +401,10 @@ _CONSUMER: Final = "room_id = ? AND consumer = ?"
 
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def _unsent_files(rows: str) -> tuple[UnsentFile, ...]:
+    return tuple(UnsentFile(**row) for row in json.loads(rows))
 
 
 def _named(kind: str, data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
