@@ -76,8 +76,7 @@ def load(path: Path, url: str, work: Callable[[Connection], Any], *, replace: bo
     """
 
     def fill(target: Connection, source: Connection) -> dict[str, int]:
-        if inspect(target).get_table_names():
-            _check_replaceable(target, replace=replace)
+        if _check_replaceable(target, replace=replace):
             metadata.drop_all(target)
             target.execute(text("DROP TABLE IF EXISTS alembic_version"))
         create_tables(target)
@@ -94,7 +93,15 @@ def load(path: Path, url: str, work: Callable[[Connection], Any], *, replace: bo
     return _on_file(path, lambda source: run_on_postgresql(url, lambda target: fill(target, source)))
 
 
-def _check_replaceable(conn: Connection, *, replace: bool) -> None:
+def check_replaceable(url: str, *, replace: bool) -> None:
+    """Raises `NotEmpty` as `load` does."""
+    run_on_postgresql(url, lambda conn: _check_replaceable(conn, replace=replace))
+
+
+def _check_replaceable(conn: Connection, *, replace: bool) -> bool:
+    """Whether there are tables, which may be replaced."""
+    if not inspect(conn).get_table_names():
+        return False
     if not replace:
         raise NotEmpty("the database has tables already: --force replaces them")
     if inspect(conn).has_table(node_leases.name):
@@ -102,6 +109,7 @@ def _check_replaceable(conn: Connection, *, replace: bool) -> None:
         live = select(node_leases.c.name).where(node_leases.c.lease_until > now, node_leases.c.leaving.is_(False))
         if names := list(conn.scalars(live)):
             raise NotEmpty(f"servers are running on the database: {', '.join(names)}. Stop them first")
+    return True
 
 
 def _copy(source: Connection, target: Connection) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.conftest import Run, Start
 from tests.delivery.support import fill, make_topic, stored
+from tests.files.support import begin, cut, fetch, links, moved_on, put, upload
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import running_node
 
@@ -91,7 +92,7 @@ async def test_a_backup_under_load_brings_back_what_was_acknowledged_and_tells_c
 
 
 @pytest.mark.long
-async def test_a_server_moves_to_postgresql_with_its_tokens_ids_and_cursors(
+async def test_a_server_moves_to_postgresql_with_its_tokens_ids_cursors_and_files(
     tmp_path: Path, command: Run, empty_postgresql_url: str
 ) -> None:
     async with running_node("", tmp_path / "data", secret_key="") as server:
@@ -105,14 +106,19 @@ async def test_a_server_moves_to_postgresql_with_its_tokens_ids_and_cursors(
             await sender.ask("message", room_id=room_id, content="dos", thread=first["id"])
             await sender.ask("react", message_id=first["id"], emoji="👍")
             await phone.until(lambda: bool(phone.of("reaction")))
-            await phone.ask("delivered", cursors={room_id: 3})
+            file_id = await upload(server, omar, "a.txt", b"hola")
+            await sender.ask("message", room_id=room_id, content="", files=[{"id": file_id}])
+            await phone.ask("delivered", cursors={room_id: 4})
+            under_way = await begin(server, omar, "b.bin", 200_000)
+            await cut(server, omar, under_way["url"], b"x" * 200_000, 0, 100_000)
+            received = await moved_on(server, omar, under_way["url"], 0)
             history = await sender.ask("history", room_id=room_id)
             threads = await sender.ask("get_threads")
         async with connected(server.url, omar) as sender:
             await sender.ask("message", room_id=room_id, content="while the phone is away")
         assert "running" in (await command("move", empty_postgresql_url, status=1)).err
     moved = await command("move", empty_postgresql_url)
-    assert "2 users, 1 rooms, 4 entries" in moved.out
+    assert "2 users, 1 rooms, 5 entries" in moved.out
     assert "--force" in (await command("move", empty_postgresql_url, status=1)).err, "nothing is moved over it"
     async with running_node(empty_postgresql_url, tmp_path / "data", secret_key="") as server:
         async with connected(server.url, diego, device="phone") as phone:
@@ -120,13 +126,17 @@ async def test_a_server_moves_to_postgresql_with_its_tokens_ids_and_cursors(
             assert (ready["reset"], ready["replayed"]) == ([], 1), "it continues where it was"
             assert [message["content"] for message in phone.of("message")] == ["while the phone is away"]
         async with connected(server.url, omar) as sender:
-            page = await sender.ask("history", room_id=room_id, before=4)
+            page = await sender.ask("history", room_id=room_id, before=5)
             assert page["messages"] == history["messages"]
             assert await sender.ask("get_threads") == threads
             again = await sender.ask("message", room_id=room_id, content="uno", client_id="1")
             assert again["id"] == first["id"]
-            assert (await sender.ask("message", room_id=room_id, content="tres"))["seq"] == 5
+            assert (await sender.ask("message", room_id=room_id, content="tres"))["seq"] == 6
             await sender.ask("create", topic_name="nuevas")
+        [linked] = await links(server, diego, file_id)
+        assert (await fetch(server, linked["url"])).content == b"hola"
+        rest = await put(server, omar, under_way["url"], b"x" * (200_000 - received), received)
+        assert rest.headers["Upload-Offset"] == "200000"
         await server.register("satoshi")
 
 

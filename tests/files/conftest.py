@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import pytest
 from moto.server import ThreadedMotoServer
 
+from tests.cli.conftest import command
 from tests.files.support import make_bucket
+
+__all__ = ("command",)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from tests.actions.conftest import code
 from tests.delivery.support import make_topic
 from tests.files.support import begin, cut, fetch, http, links, moved_on, offset_of, picture, put, stored, upload
 from tests.support.client import connected
+from tests.support.exports import exported, of
 from tests.support.node import RunningNode, running_node
 from tidings.log.retention import now_ms
 
@@ -279,3 +280,28 @@ async def test_the_names_of_files_are_found(server: RunningNode, omar: str) -> N
         for query in ("informe", "anual mira", "has:file"):
             found = (await client.ask("search", query=query))["messages"]
             assert [message["id"] for message in found] == [sent["id"]], query
+
+
+async def test_an_export_names_the_files_of_messages_and_all_that_the_user_has_uploaded(
+    server: RunningNode, omar: str, diego: str
+) -> None:
+    room_id = await make_topic(server.url, omar, "fotos", diego)
+    sent, waiting, gone, others = [
+        await upload(server, token, f"{n}.txt", b"hola") for n, token in enumerate((omar, omar, omar, diego))
+    ]
+    unfinished = (await begin(server, omar, "4.txt", 10))["id"]
+    async with connected(server.url, omar) as client, connected(server.url, diego) as other:
+        files = [{"id": sent, "alt": "hello"}]
+        message = await client.ask("message", room_id=room_id, content="", files=files)
+        await other.ask("message", room_id=room_id, content="", files=[{"id": others}])
+        await client.ask("delete_upload", file_id=gone)
+    lines = await exported(server, omar)
+    assert [line["files"] for line in of(lines, "message")] == [message["files"]]
+    kept = of(lines, "file")
+    assert [(line["id"], line["media_type"]) for line in kept] == [
+        (sent, "text/plain"),
+        (waiting, "text/plain"),
+        (unfinished, None),
+    ]
+    assert (kept[0]["room_id"], kept[0]["seq"], kept[0]["expires_at"]) == (room_id, message["seq"], None)
+    assert kept[1]["expires_at"] > kept[1]["created_at"]

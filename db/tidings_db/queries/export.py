@@ -16,6 +16,7 @@ from tidings_db.models import (
     devices,
     echo_entries,
     entries,
+    files,
     invitation_links,
     members,
     push_subscriptions,
@@ -144,6 +145,21 @@ PARTS: Final[Mapping[str, Part]] = {
         .where(reports.c.user_id == _USER),
         (reports.c.id,),
     ),
+    "file": Part(
+        select(
+            files.c.id,
+            files.c.name,
+            files.c.type.label("media_type"),
+            files.c.size,
+            files.c.created_at,
+            files.c.expires_at,
+            rooms.c.room_id,
+            files.c.seq,
+        )
+        .outerjoin_from(files, rooms, rooms.c.id == files.c.room_id)
+        .where(files.c.user_id == _USER, or_(files.c.expires_at.is_(None), files.c.expires_at > 0)),
+        (files.c.id,),
+    ),
     "echo": Part(
         select(echo_entries.c.direction, echo_entries.c.content, echo_entries.c.created_at).where(
             echo_entries.c.user_id == _USER
@@ -193,6 +209,7 @@ class Written(NamedTuple):
     edited_at: int | None
     deleted: bool
     data: str | None
+    files: str | None
 
 
 @cache
@@ -213,6 +230,7 @@ def _select_written(_dialect: str) -> Select[Any]:
             entries.c.edited_at,
             entries.c.deleted,
             entries.c.data,
+            entries.c.files,
         )
         .join_from(entries, rooms, rooms.c.id == entries.c.room_id)
         .where(_FROM, _UPTO, entries.c.sender_id == bindparam("user"))
@@ -242,7 +260,7 @@ def written(conn: Connection, user_key: int, after: tuple[int, int]) -> tuple[li
     size = 0
     with stepwise(conn, _select_written, {"user": user_key, **start, "to_room": end[0], "to_seq": end[1]}) as rows:
         for entry in map(Written._make, rows):
-            size += len(entry.content or "") + len(entry.data or "")
+            size += sum(len(text or "") for text in (entry.content, entry.data, entry.files))
             if written_entries and size > _BYTES:
                 return written_entries, (written_entries[-1].room_key, written_entries[-1].seq)
             written_entries.append(entry)

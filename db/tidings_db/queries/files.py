@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import orjson
@@ -179,6 +179,19 @@ def discard(conn: Connection, user_key: int, file_id: str) -> bool:
     """Let a file of a user be deleted that belongs to no message; False if there is none."""
     own = (files.c.id == file_id, files.c.user_id == user_key, files.c.room_id.is_(None), files.c.expires_at > 0)
     return conn.execute(update(files).where(*own).values(**_RELEASED)).rowcount > 0
+
+
+def contents(conn: Connection) -> Iterator[tuple[str, int, bool]]:
+    """Of all files that are complete and not being deleted: the id, the bytes, and whether there is a preview."""
+    kept = select(files.c.id, files.c.size, files.c.preview).where(
+        files.c.parts.is_(None), or_(files.c.expires_at.is_(None), files.c.expires_at > 0)
+    )
+    yield from conn.execute(kept.execution_options(yield_per=1000))
+
+
+def drop_uploads(conn: Connection) -> None:
+    """Let all uploads be deleted that are not complete."""
+    conn.execute(update(files).where(files.c.parts.is_not(None)).values(**_RELEASED))
 
 
 def expire(conn: Connection, now: int, limit: int) -> list[str]:

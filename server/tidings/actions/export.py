@@ -92,6 +92,7 @@ def _message(entry: Written) -> dict[str, Any]:
         "reply_to": entry.reply_to,
         "thread": entry.thread,
         "data": orjson.loads(entry.data or "null"),
+        "files": orjson.loads(entry.files or "[]"),
     }
 
 

@@ -1,7 +1,8 @@
 """The commands `backup`, `restore` and `move`.
 
 A backup is a tar file: `tidings.db`, a SQLite database whichever database it is of; `secret_key`, if the data
-directory holds it; and last `backup.json`, with the SHA-256 of both. So a file that was cut is no backup.
+directory holds it; the files of messages, with `files.sha256`; and last `backup.json`, with the SHA-256 of all but
+these files. So a file that was cut is no backup.
 """
 
 from __future__ import annotations
@@ -17,33 +18,41 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Connection, make_url
 
 from tidings import __version__
 from tidings.auth.tokens import now_ms
+from tidings.cli.backup_files import LISTING, NO_FILES, add_files, copy_chunks, holds, listed, put_files
 from tidings.cli.database import check_data_dir
 from tidings.cli.file_lock import only_server
 from tidings.contract.models import timestamp
+from tidings.files.store import make_store
 from tidings.log import epochs
 from tidings.settings import MIGRATIONS_NEEDED, Settings, SettingsError
 from tidings_db import copies
+from tidings_db.queries import files
 from tidings_db.schema import migrate, pending
 
 T = TypeVar("T")
 
 DATABASE, SECRET, CONTENTS = "tidings.db", "secret_key", "backup.json"
 _FORMAT = 1
-_CHUNK = 1024 * 1024
 _MAX_CONTENTS = 64 * 1024
 _LOGS = ("-wal", "-shm")
 
 
 def add_backup_parsers(commands: Any) -> None:
-    backup = commands.add_parser("backup", help="write the database and the signing key to a file, as of one moment")
+    backup = commands.add_parser(
+        "backup", help="write the database, the signing key and the files of messages to a file, as of one moment"
+    )
     backup.add_argument("file", type=Path, help="a new file; compressed if it ends in .gz")
+    backup.add_argument(
+        "--without-files", action="store_true", help="leave out the files of messages: they are backed up otherwise"
+    )
     restore = commands.add_parser("restore", help="put a backup in place of the database, and begin an epoch")
     restore.add_argument("file", type=Path)
     restore.add_argument("--force", action="store_true", help="replace a database that is there")
@@ -62,25 +71,35 @@ def backup(settings: Settings, args: argparse.Namespace) -> int:
         raise SettingsError(MIGRATIONS_NEEDED)
     with _directory_for(target) as directory:
         taken_at = timestamp(now_ms())
-        files = [directory / DATABASE]
-        copies.save(settings.database, files[0])
-        rows = copies.check(files[0])
+        database = directory / DATABASE
+        parts = [database]
+        copies.save(settings.database, database)
+        rows = copies.check(database)
         if not settings.secret_key.get_secret_value():
-            files.append(directory / SECRET)
-            files[1].write_bytes(settings.signing_keys()[0])
-        digests = {file.name: _digest(file) for file in files}
-        contents = {"format": _FORMAT, "version": __version__, "taken_at": taken_at, "rows": rows, "sha256": digests}
-        files.append(directory / CONTENTS)
-        files[-1].write_text(json.dumps(contents, indent=1))
+            parts.append(directory / SECRET)
+            parts[1].write_bytes(settings.signing_keys()[0])
+        contents = {"format": _FORMAT, "version": __version__, "taken_at": taken_at, "rows": rows}
         archive = directory / "archive"
         with tarfile.open(archive, "w:gz" if target.suffix == ".gz" else "w") as tar:
-            for file in files:
-                tar.add(file, file.name)
+            for part in parts:
+                tar.add(part, part.name)
+            said = "; without the files of messages"
+            if not args.without_files:
+                copied = add_files(tar, database, make_store(settings.files_url, settings.data_dir), directory)
+                said = f", {copied.kept:,} files"
+                if copied.gone:
+                    said += f"; {copied.gone:,} more have no content: it was deleted meanwhile, or is lost"
+                contents |= {"files": copied.kept, "files_gone": copied.gone}
+                parts.append(directory / LISTING)
+                tar.add(parts[-1], LISTING)
+            contents["sha256"] = {part.name: _digest(part) for part in parts}
+            (directory / CONTENTS).write_text(json.dumps(contents, indent=1))
+            tar.add(directory / CONTENTS, CONTENTS)
         _extract(archive, None)
         _sync(archive)
         os.rename(archive, target)
         _sync(target.absolute().parent)
-    print(f"{target}: {_described(rows)}, {target.stat().st_size / 2**20:,.1f} MiB; read back and checked")
+    print(f"{target}: {_described(rows)}{said}; {target.stat().st_size / 2**20:,.1f} MiB; read back and checked")
     return 0
 
 
@@ -93,14 +112,27 @@ def restore(settings: Settings, args: argparse.Namespace) -> int:
             rows = copies.check(path)
         except sqlite3.DatabaseError as error:
             raise SettingsError(f"{args.file} is damaged: {error}") from None
+        # Before the database: nobody finds a message without its files.
+        put = partial(put_files, args.file, make_store(settings.files_url, settings.data_dir), directory)
         if settings.database.startswith("sqlite"):
-            copies.change(path, epochs.begin)
-            asyncio.run(_replace(settings, path, force=args.force))
+            copies.change(path, _begin)
+            asyncio.run(_replace(settings, path, put, force=args.force))
         else:
-            _refuse(lambda: copies.load(path, settings.database, epochs.begin, replace=args.force))
+            _refuse(lambda: copies.check_replaceable(settings.database, replace=args.force))
+            put()
+            _refuse(lambda: copies.load(path, settings.database, _begin, replace=args.force))
         told = _restore_secret(settings, directory / SECRET)
-    print(f"restored {_described(rows)} as of {contents['taken_at']}; an epoch of the log begins{told}")
+        kept = f", {contents['files']:,} files" if LISTING in contents["sha256"] else ""
+        if rows["file"] and not kept:
+            told += "; the files of messages are not in the backup: bring them back from where you keep them"
+    print(f"restored {_described(rows)}{kept} as of {contents['taken_at']}; an epoch of the log begins{told}")
     return 0
+
+
+def _begin(conn: Connection) -> None:
+    """Change a copy of a database that becomes the current one."""
+    files.drop_uploads(conn)  # their parts are gone, or those of a later state
+    epochs.begin(conn)
 
 
 def move(settings: Settings, args: argparse.Namespace) -> int:
@@ -140,40 +172,43 @@ def _directory_for(target: Path) -> Iterator[Path]:
 
 
 def _extract(archive: Path, directory: Path | None) -> dict[str, Any]:
-    """Check a backup, and write its files to a directory; returns its contents. Raises `SettingsError`."""
+    """Check a backup, and write its parts to a directory, except for files of messages; returns its contents.
+
+    Raises `SettingsError`.
+    """
     digests: dict[str, str] = {}
     contents: Any = {}
+    listing = hashlib.sha256()
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
                 file = tar.extractfile(member)
-                if file is None or member.name not in (DATABASE, SECRET, CONTENTS):
+                of_message = holds(member.name)
+                if file is None or not (of_message or member.name in (DATABASE, SECRET, LISTING, CONTENTS)):
                     raise SettingsError(f"{archive} is no backup of Tidings: {member.name} is in it")
                 if member.name == CONTENTS:
                     contents = json.loads(file.read(_MAX_CONTENTS))
+                    continue
+                target = os.devnull if directory is None or of_message else directory / member.name
+                with open(target, "wb") as copy:
+                    digest = copy_chunks(file, copy)
+                if of_message:
+                    listing.update(listed(member.name, digest))
                 else:
-                    with open(os.devnull if directory is None else directory / member.name, "wb") as copy:
-                        digests[member.name] = _digest(file, copy)
+                    digests[member.name] = digest
     except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
         raise SettingsError(f"{archive} is no complete backup: {error}") from None
     if not isinstance(contents, dict) or contents.get("format") != _FORMAT:
         raise SettingsError(f"{archive} is no complete backup, or one of a newer version")
-    if contents.get("sha256") != digests or DATABASE not in digests:
+    is_complete = DATABASE in digests and digests.get(LISTING, NO_FILES) == listing.hexdigest()
+    if contents.get("sha256") != digests or not is_complete:
         raise SettingsError(f"{archive} is damaged: its files are not those that were backed up")
     return dict(contents)
 
 
-def _digest(file: Path | IO[bytes], copy: IO[bytes] | None = None) -> str:
-    """SHA-256 of a file, in hex, while it is copied."""
-    if isinstance(file, Path):
-        with file.open("rb") as opened:
-            return _digest(opened, copy)
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-        if copy is not None:
-            copy.write(chunk)
-    return digest.hexdigest()
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:
@@ -203,10 +238,11 @@ async def _alone(settings: Settings, work: Callable[[Path], T]) -> T:
         return await asyncio.to_thread(work, path)
 
 
-async def _replace(settings: Settings, restored: Path, *, force: bool) -> None:
+async def _replace(settings: Settings, restored: Path, first: Callable[[], None], *, force: bool) -> None:
     def put(path: Path) -> None:
         if path.exists() and not force:
             raise SettingsError(f"there is a database already, {path}: --force replaces it")
+        first()
         with _directory_for(path) as directory:
             copy = directory / DATABASE
             shutil.move(restored, copy)  # the data directory may be on another file system

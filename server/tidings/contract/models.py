@@ -471,9 +471,10 @@ class ExportLine(View):
 
     The types are `profile`, `session`, `device`, `cursor` (of a device in a room), `room` (that the caller is in),
     `read_marker`, `thread` (that the caller follows, or followed), `block`, `invitation_link`, `report` (of a
-    message), `echo`, then `message`, `event` (of an application) and `reaction` (added to a message, or removed),
-    from every room that the caller ever wrote to. The last record is `end`, with the number of `lines`, or an
-    `error`, which is an [Error](#error).
+    message), `file` (that the caller uploaded: `get_files` has links to those that the caller may read), `echo`,
+    then `message`, `event` (of an application) and `reaction` (added to a message, or removed), from every room
+    that the caller ever wrote to. The last record is `end`, with the number of `lines`, or an `error`, which is an
+    [Error](#error).
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -489,6 +490,7 @@ class ExportLine(View):
         "block",
         "invitation_link",
         "report",
+        "file",
         "echo",
         "message",
         "event",

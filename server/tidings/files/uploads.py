@@ -43,6 +43,8 @@ from tidings_db.queries.files import FileRow
 logger = logging.getLogger("tidings.files")
 
 CONTENT, PREVIEW = "content", "preview"
+MAX_PREVIEW = 4 * 1024 * 1024
+"""Bytes; more than an image of 800 × 800 pixels has."""
 KEPT_MS = 24 * 3600 * 1000
 """How long an upload waits for its next part, and a complete file for its message."""
 MAX_PARTS = 2000

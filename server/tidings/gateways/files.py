@@ -19,7 +19,7 @@ from starlette.responses import StreamingResponse
 from tidings.actions.context import Context, Parts
 from tidings.actions.dispatch import Dispatcher
 from tidings.contract.errors import ActionError, ErrorCode, invalid, not_found
-from tidings.files.uploads import CONTENT, PREVIEW, UPLOADS, BrokenOff, purpose
+from tidings.files.uploads import CONTENT, MAX_PREVIEW, PREVIEW, UPLOADS, BrokenOff, purpose
 from tidings.gateways.problems import problem
 from tidings.gateways.request_log import RECORD
 from tidings.gateways.rest import agent_of, bearer
@@ -41,8 +41,6 @@ GUARDS: Final = {
     "Cache-Control": "private, max-age=3600, immutable",
     "Accept-Ranges": "bytes",
 }
-MAX_PREVIEW: Final = 4 * 1024 * 1024
-"""Bytes; more than an image of 800 × 800 pixels has."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 FileHandler = Callable[[Request], Awaitable[Response]]
 
@@ -148,7 +146,7 @@ class _Files:
             "Content-Disposition": f"{_disposition(media_type)}; filename*=utf-8''{quote(file.name, safe='')}",
         }
         if preview:
-            return StreamingResponse(self._parts.files.store.read(key, 0, MAX_PREVIEW), 200, headers, media_type)
+            return StreamingResponse(await self._content(key, 0, MAX_PREVIEW), 200, headers, media_type)
         start, end, size, status = 0, file.size, file.size, 200
         if (asked := request.headers.get("range")) is not None and (found := _range(asked, size)) is not None:
             start, end = found
@@ -158,7 +156,22 @@ class _Files:
         headers["Content-Length"] = str(end - start)
         if request.method == "HEAD":
             return Response(None, status, headers, media_type)
-        return StreamingResponse(self._parts.files.store.read(key, start, end), status, headers, media_type)
+        return StreamingResponse(await self._content(key, start, end), status, headers, media_type)
+
+    async def _content(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Raises `not_found`: a restored database may have files whose contents were deleted since."""
+        chunks = self._parts.files.store.read(key, start, end)
+        try:
+            first = await anext(chunks, b"")
+        except FileNotFoundError:
+            raise not_found("file") from None
+        return _chained(first, chunks)
+
+
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
 
 
 async def _part(request: Request) -> AsyncIterator[bytes]:
