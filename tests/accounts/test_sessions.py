@@ -49,6 +49,7 @@ async def test_register_login_me_refresh_and_logout_over_http(server: RunningNod
         "display_name",
         "status",
         "do_not_disturb_until",
+        "picture",
     }
     assert (profile["username"], profile["online"], profile["last_seen"]) == ("Omar", False, None)
 

@@ -215,7 +215,7 @@ async def test_presence_is_sent_to_users_who_share_a_room_and_are_not_blocked(pe
         await omar.ask("message", topic_name="sala", content="fin")
         await people.satoshi.event("message")
     *before, last = [e for e in people.satoshi.of("presence") if e["username"] == "omar"]
-    assert last == {"username": "omar", "online": False, "last_seen": None, "display_name": None}
+    assert last == {"username": "omar", "online": False, "last_seen": None, "display_name": None, "picture": None}
     assert all(e["online"] for e in before)  # that omar is online, if it was announced before the block
     assert [e["online"] for e in people.diego.of("presence") if e["username"] == "omar"][:3] == [True, False, True]
 
@@ -231,7 +231,7 @@ async def test_a_blocked_user_sees_the_other_go_offline_until_the_block_ends(peo
     assert (await people.diego.event("presence", of_omar))["online"]  # they share a room now
     assert await online_in_direct(people.diego) == [2]
     await people.omar.ask("block", username="diego")
-    away = {"username": "omar", "online": False, "last_seen": None, "display_name": None}
+    away = {"username": "omar", "online": False, "last_seen": None, "display_name": None, "picture": None}
     assert await people.diego.event("presence", of_omar) == away
     assert await online_in_direct(people.diego) == [1]
     assert await online_in_direct(people.omar) == [2]
@@ -267,7 +267,7 @@ async def test_a_user_who_is_blocked_during_an_announcement_sees_the_other_go_of
 async def test_members_get_the_presence_of_a_new_member(people: People) -> None:
     await people.omar.ask("create", topic_name="sala")
     await people.diego.ask("subscribe", topic_name="sala")
-    online = {"username": "diego", "online": True, "last_seen": None, "display_name": None}
+    online = {"username": "diego", "online": True, "last_seen": None, "display_name": None, "picture": None}
     assert await people.omar.event("presence", lambda e: e["username"] == "diego") == online
     await people.omar.ask("create_conversation", usernames=["satoshi"])
     assert await people.omar.event("presence", lambda e: e["username"] == "satoshi") == {

@@ -134,7 +134,7 @@ async def test_a_blocked_user_sees_no_status_until_the_block_ends(people: People
     await people.omar.ask("set_profile", status={"text": "before"})
     await people.diego.event("profile", of_omar)
     await people.omar.ask("block", username="diego")
-    hidden = {"username": "omar", "display_name": None, "status": None, "do_not_disturb_until": None}
+    hidden = {"username": "omar", "display_name": None, "status": None, "do_not_disturb_until": None, "picture": None}
     assert await people.diego.event("profile", of_omar) == hidden
     await people.omar.ask("set_profile", status={"text": "secret"}, do_not_disturb=60)
     for profile in (

@@ -26,6 +26,7 @@ async def test_create_makes_the_caller_the_owner(people: People) -> None:
         "last_message": None,
         "posting": "members",
         "purpose": None,
+        "picture": None,
         "preferences": room["preferences"],
     }
     assert (await people.omar.event("room_added"))["room"]["room_id"] == room["room_id"]
