@@ -35,7 +35,7 @@ RETRY_S = 1.0
 
 
 class _Pending:
-    __slots__ = ("all_rooms", "changed_at", "due", "joined", "profile", "rooms", "unknown")
+    __slots__ = ("all_rooms", "changed_at", "due", "joined", "profile", "rooms", "unknown", "username")
 
     def __init__(self) -> None:
         self.unknown = False
@@ -47,6 +47,8 @@ class _Pending:
         """Rooms of a user without a connection here, if the user is a member."""
         self.all_rooms = False
         """Whether to publish to all rooms of the user, which are to be read."""
+        self.username: str | None = None
+        """By which others know the user: that of a deleted account changes meanwhile. None: it is read."""
         self.changed_at = 0
         """ms since the epoch."""
         self.due = 0.0
@@ -162,6 +164,7 @@ class PresenceTracker:
 
     def _note(self, connection: Connection, room_keys: Sequence[int]) -> _Pending:
         pending = self._note_user(connection.principal.user_key)
+        pending.username = connection.principal.username
         pending.rooms.update(filter(self._shows, room_keys))
         return pending
 
@@ -246,7 +249,7 @@ class PresenceTracker:
             return events
         if change.unknown or is_online is not (user.key in self._online):
             last_seen = None if is_online else timestamp(change.changed_at)
-            presence = {"username": user.username, "online": is_online, "last_seen": last_seen}
+            presence = {"username": change.username or user.username, "online": is_online, "last_seen": last_seen}
             events.append(("presence", presence | {"display_name": user.display_name, "picture": user.picture}))
         if change.profile:
             events.append(("profile", views.profile(user, time.time_ns() // 1_000_000)))
