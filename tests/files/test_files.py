@@ -14,6 +14,7 @@ from PIL import Image
 from tests.actions.conftest import code
 from tests.delivery.support import make_topic
 from tests.files.support import begin, cut, fetch, http, links, moved_on, offset_of, picture, put, stored, upload
+from tests.search.support import caught_up
 from tests.support.client import connected
 from tests.support.exports import exported, of
 from tests.support.node import RunningNode, running_node
@@ -106,9 +107,16 @@ async def test_a_message_has_its_files_everywhere_and_an_upload_is_in_one_messag
     first, second = [await upload(server, omar, f"{n}.txt", b"hola") for n in (1, 2)]
     unfinished = (await begin(server, omar, "3.txt", 10))["id"]
     others = await upload(server, diego, "4.txt", b"hola")
+    await server.register("satoshi")
     async with connected(server.url, omar) as client, connected(server.url, diego) as reader:
         for wrong in ([unfinished], [others], ["nothing"], [first, first], [first, unfinished]):
             assert await code(client, "message", room_id=room_id, content="x", files=[{"id": one} for one in wrong])
+            assert await code(
+                client, "message", username="satoshi", content="x", files=[{"id": one} for one in wrong]
+            )
+        assert (await client.ask("get_rooms", kind="direct"))["rooms"] == [], (
+            "a refused message opens no conversation"
+        )
         assert await code(client, "message", room_id=room_id, content="", files=[]) == "invalid"
         named = [{"id": second, "alt": "  the second "}, {"id": first}]
         sent = await client.ask("message", room_id=room_id, content="dos", client_id="once", files=named)
@@ -277,6 +285,7 @@ async def test_the_names_of_files_are_found(server: RunningNode, omar: str) -> N
         file_id = await upload(server, omar, "informe-anual.pdf", b"%PDF-1.7 nothing")
         sent = await client.ask("message", room_id=room_id, content="mira", files=[{"id": file_id}])
         await client.ask("message", room_id=room_id, content="nothing else")
+        await caught_up(server.node.indexer)
         for query in ("informe", "anual mira", "has:file"):
             found = (await client.ask("search", query=query))["messages"]
             assert [message["id"] for message in found] == [sent["id"]], query

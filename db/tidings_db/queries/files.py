@@ -121,16 +121,20 @@ def complete(conn: Connection, file_id: str, **found: object) -> bool:
     return conn.execute(stored).rowcount > 0
 
 
+def sendable(conn: Connection, user_key: int, file_ids: Sequence[str]) -> list[str]:
+    """The ids among some of complete uploads of a user that belong to no message yet."""
+    return list(conn.scalars(select(files.c.id).where(*_is_sendable(user_key, file_ids))))
+
+
 def take(conn: Connection, user_key: int, file_ids: Sequence[str]) -> dict[str, FileRow]:
-    """The files among some that a user has uploaded and that belong to no message yet, locked."""
-    rows = conn.execute(
-        select(*_COLUMNS)
-        .where(files.c.id.in_(file_ids), files.c.user_id == user_key)
-        .where(files.c.room_id.is_(None), files.c.parts.is_(None), files.c.expires_at > 0)
-        .order_by(files.c.id)
-        .with_for_update()
-    )
-    return {row[0]: FileRow._make(row) for row in rows}
+    """The files that are `sendable`, locked."""
+    free = select(*_COLUMNS).where(*_is_sendable(user_key, file_ids)).order_by(files.c.id).with_for_update()
+    return {row[0]: FileRow._make(row) for row in conn.execute(free)}
+
+
+def _is_sendable(user_key: int, file_ids: Sequence[str]) -> tuple[ColumnElement[bool], ...]:
+    own = files.c.id.in_(file_ids), files.c.user_id == user_key
+    return (*own, files.c.room_id.is_(None), files.c.parts.is_(None), files.c.expires_at > 0)
 
 
 def attach(conn: Connection, file_ids: Collection[str], room_key: int, seq: int) -> None:

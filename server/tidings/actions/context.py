@@ -21,7 +21,7 @@ from tidings.auth.principal import Principal
 from tidings.auth.sessions import Auth
 from tidings.auth.tokens import now_ms, unauthenticated
 from tidings.contract.actions import Payload, RoomRef
-from tidings.contract.errors import ActionError, CloseReason, ErrorCode, invalid, no_image
+from tidings.contract.errors import ActionError, CloseReason, ErrorCode, invalid, no_image, no_upload
 from tidings.contract.models import Profile, timestamp
 from tidings.contract.permissions import KeyScope
 from tidings.fanout.connection import Connection
@@ -313,10 +313,14 @@ class Context:
             if sends:
                 self.count(Limit.SENDS, sends)
 
-    async def room_to_write(self, ref: RoomRef, **messages: str | None) -> int:
+    async def room_to_write(self, ref: RoomRef, file_ids: Sequence[str] = (), **messages: str | None) -> int:
         """The key of the room that the caller writes to: the first entry to a user makes the direct conversation.
 
-        `messages`: by field, those that must be in that room. Raises `invalid`, `not_found`, or as `OpenDirect`.
+        Args:
+            file_ids: of the entry; they must be uploads that the caller can send.
+            messages: by field, those that must be in that room.
+
+        Raises `invalid`, `not_found`, or as `OpenDirect`.
         """
         target = await self.access.find(ref)
         if target.room_key is not None:
@@ -326,6 +330,9 @@ class Context:
         for field_name, message_id in messages.items():
             if message_id is not None:
                 raise invalid(field_name, NO_SUCH_MESSAGE)
+        sent = partial(files.sendable, user_key=self.principal.user_key, file_ids=file_ids)
+        if file_ids and len(await self.db.read(sent)) < len(file_ids):
+            raise no_upload()
         self.count(Limit.ROOMS)
         return await self.journal.write(OpenDirect(self.principal, None, target.user_key))
 

@@ -76,11 +76,12 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
     if not req.content and req.data is None and not req.stream and not req.files:
         raise invalid("content", "empty, and there are neither data nor files")
     attached = tuple((file.id, file.alt or None) for file in req.files)
-    if len({file_id for file_id, _ in attached}) < len(attached):
+    if len(dict(attached)) < len(attached):
         raise invalid("files", "one is given twice")
     data = None if req.data is None else encode_data(req.data, MAX_DATA)
     ctx.count_content(req.content + (data or "") + "".join(alt or "" for _, alt in attached))
-    room_key = await ctx.room_to_write(req, reply_to=req.reply_to, thread=req.thread)
+    named = [file_id for file_id, _ in attached]
+    room_key = await ctx.room_to_write(req, named, reply_to=req.reply_to, thread=req.thread)
     return ctx.journal.hand_over(
         AppendMessage(
             ctx.principal,

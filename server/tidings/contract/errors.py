@@ -102,6 +102,10 @@ def invalid(field: str, reason: str) -> ActionError:
     return ActionError(ErrorCode.INVALID, f"{field}: {reason}", fields={field: reason})
 
 
+def no_upload() -> ActionError:
+    return invalid("files", "one is not an upload of yours that is complete and in no message")
+
+
 def no_image() -> ActionError:
     return invalid("picture", "not an image that is a complete upload of yours, and in no message")
 

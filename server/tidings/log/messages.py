@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import orjson
 
 from tidings.auth import names
-from tidings.contract.errors import ActionError, ErrorCode, invalid, not_found
+from tidings.contract.errors import ActionError, ErrorCode, invalid, no_upload, not_found
 from tidings.contract.events import EVENT
 from tidings.contract.models import Published
 from tidings.contract.permissions import Permission
@@ -113,7 +113,7 @@ class AppendMessage(Operation[dict[str, Any]]):
         alts = dict(self.files)
         taken = files.take(work.conn, self.actor.user_key, list(alts))
         if len(taken) < len(self.files):
-            raise invalid("files", "one is not an upload of yours that is complete and in no message")
+            raise no_upload()
         shown = [
             {
                 "id": file.id,
