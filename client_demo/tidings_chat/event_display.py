@@ -93,6 +93,8 @@ class EventDisplay:
                 self._show_title(change)
             case RoomChanged() as change if change.posting is not None:
                 self._show_posting(change)
+            case RoomChanged() as change if "picture" in change.model_fields_set:
+                self._show_picture(change)
             case RoomChanged() as change:
                 self._show_purpose(change)
             case ApplicationEvent() as published:
@@ -251,6 +253,15 @@ class EventDisplay:
             told = m("{room} is for: {purpose}") if change.purpose else m("{room} has no purpose now")
             room = self._rooms.title(change.room_id)
             self._screen.print(render.note(t(told, room=room, purpose=change.purpose)))
+
+    def _show_picture(self, change: RoomChanged) -> None:
+        if self._belongs_here(change.room_id):
+            told = (
+                m("{user} changed the picture of {room}")
+                if change.picture
+                else m("{user} removed the picture of {room}")
+            )
+            self._screen.print(render.note(t(told, user=change.username, room=self._rooms.title(change.room_id))))
 
     def _show_published(self, published: ApplicationEvent) -> None:
         if self._belongs_here(published.room_id):

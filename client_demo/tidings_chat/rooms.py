@@ -80,8 +80,8 @@ def applied(room: Room, event: View, me: str) -> Room:
         case MessageChanged(message=message):
             if room.last_message is not None and room.last_message.id == message.id:
                 update["last_message"] = message
-        case RoomChanged(title=new_title, posting=new_posting, purpose=new_purpose):
-            update |= {"purpose": new_purpose} if "purpose" in event.model_fields_set else {}
+        case RoomChanged(title=new_title, posting=new_posting):
+            update |= {name: getattr(event, name) for name in event.model_fields_set & {"purpose", "picture"}}
             update |= {} if new_title is None else {"title": new_title}
             update |= {} if new_posting is None else {"posting": new_posting}
         case MemberChanged(change=MemberChange.ROLE, username=username, role=role):

@@ -76,8 +76,8 @@ class People:
         for content in contents:
             await self.ask(user, "POST", "/api/messages", topic_name=room, content=content)
 
-    async def send_file(self, user: str, room: str, name: str, content: bytes) -> None:
-        """Send a file under any name, without a text."""
+    async def upload(self, user: str, name: str, content: bytes) -> str:
+        """Upload a file under any name: its id."""
         begun = await self.ask(user, "POST", "/api/files", name=name, size=len(content))
         headers = {
             "Authorization": f"Bearer {self._tokens[user]}",
@@ -86,7 +86,8 @@ class People:
         }
         answer = await self._http.patch(f"/{begun['url']}", content=content, headers=headers)
         assert answer.is_success, answer.text
-        await self.ask(user, "POST", "/api/messages", topic_name=room, content="", files=[{"id": begun["id"]}])
+        file_id: str = begun["id"]
+        return file_id
 
     async def contents(self, user: str, room: str) -> list[str]:
         """The contents of all messages in a room."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.client_demo.conftest import Cli, People, Server, Terminals
+from tests.files.support import picture
 from tests.support.node import running_node
 
 HOSTILE = "../../evil\x1b[31m\u202egpj.txt"
@@ -80,7 +81,8 @@ async def test_a_file_is_sent_and_saved_in_the_chat_whatever_its_name(
         await omar.sees(error)
     omar.type(f'/send "{folder}/large.bin"')
     await omar.sees(r"not sent: \[large\.bin\] — the file is too large")
-    await people.send_file("omar", "noticias", HOSTILE, b"dos")
+    hostile = await people.upload("omar", HOSTILE, b"dos")
+    await people.ask("omar", "POST", "/api/messages", topic_name="noticias", content="", files=[{"id": hostile}])
     await diego.sees(r"2\.1 evil\[31mgpj\.txt  3 bytes  text")
     for times in (1, 2):
         diego.type(f"/save 2.1 {folder}")
@@ -94,3 +96,21 @@ async def test_a_file_is_sent_and_saved_in_the_chat_whatever_its_name(
         "evil[31mgpj.txt": "dos",
         "evil[31mgpj (2).txt": "dos",
     }
+
+
+@pytest.mark.long
+async def test_a_picture_of_a_room_is_told_of_as_one_and_does_not_change_its_purpose(
+    terminals: Terminals, people: People
+) -> None:
+    await people.topic("noticias", "omar", "diego")
+    await people.ask("omar", "PUT", "/api/purpose", topic_name="noticias", purpose="the city")
+    diego = terminals.open("diego")
+    await diego.sees("/help lists the commands, Tab")
+    diego.type("/open noticias")
+    await diego.sees("#noticias ›")
+    image = await people.upload("omar", "desk.png", picture((40, 30), "PNG"))
+    await people.ask("omar", "PUT", "/api/picture", topic_name="noticias", picture=image)
+    await diego.sees("omar changed the picture of #noticias")
+    await people.ask("omar", "PUT", "/api/picture", topic_name="noticias", picture=None)
+    await diego.sees("omar removed the picture of #noticias")
+    assert "has no purpose now" not in diego.text

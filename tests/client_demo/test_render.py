@@ -120,7 +120,7 @@ def test_an_entry_without_a_rendering_shows_the_contracts_description() -> None:
     renamed = RoomChanged(room_id="r", seq=1, username="omar", title="Editors\x1b[2J")
     assert (
         render.entry(renamed, "#no\x1bticias").plain
-        == "  #no�ticias: omar: The title has changed, or the purpose, or who may write."
+        == "  #no�ticias: omar: The title has changed, or the purpose, the picture, or who may write."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.client_demo.conftest import People
+from tests.files.support import picture, upload
 from tests.support.client import connected
 from tests.support.node import RunningNode
 from tidings.contract.events import EVENTS, MemberChange, MemberChanged, MessageChanged
@@ -15,7 +16,8 @@ async def test_a_snapshot_with_its_events_is_the_next_snapshot(server: RunningNo
     for user in ("maria", "juan"):
         await people.ask(user, "GET", "/api/me")
     async with connected(server.url, await server.register("diego")) as diego:
-        async with connected(server.url, await server.register("omar")) as omar:
+        token = await server.register("omar")
+        async with connected(server.url, token) as omar:
             group = await omar.ask("create_conversation", usernames=["diego", "maria"], title="Editors")
             room = Room.model_validate((await diego.event("room_added"))["room"])
             ref = {"room_id": group["room_id"]}
@@ -26,6 +28,7 @@ async def test_a_snapshot_with_its_events_is_the_next_snapshot(server: RunningNo
             await diego.ask("react", message_id=last["id"], emoji="🎉")
             await omar.ask("set_title", **ref, title="Late shift")
             await omar.ask("set_purpose", **ref, purpose="News at night")
+            await omar.ask("set_picture", **ref, picture=await upload(server, token, "desk.jpg", picture((40, 30))))
             await omar.ask("invite", **ref, username="juan")
             await omar.ask("set_role", **ref, username="diego", role="moderator")
             await omar.ask("kick", **ref, username="maria")
