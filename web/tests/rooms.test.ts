@@ -84,6 +84,9 @@ test("a mention counts until it is read, wherever it is among the unread message
   expect(mentioned(state.rooms)).toBe(true);
   state = applied(state, [{ type: "read", room_id: "r", seq: 1, unread: 1 }]);
   expect(mentioned(state.rooms)).toBe(false);
+  const preferences = { ...CHOSEN, unread_from: 1 };
+  state = applied(state, [{ type: "preferences", data: { room_id: "r", preferences, unread: 2 } }]);
+  expect(mentioned(state.rooms), "marked as unread again").toBe(true);
 });
 
 test("deleted mentions and one's own do not count", () => {

@@ -121,14 +121,14 @@ function later(one: RoomState, other: RoomState): number {
 /** Whether a held unread message mentions the user. */
 export function isMentioned({ room, segments }: RoomState, me: string): boolean {
   if (room.unread === 0) return false;
-  const mentions = (message: Message) => !message.deleted && message.sender !== me && message.mentions.includes(me);
-  const { messages } = tailOf(segments);
-  for (let at = messages.length - 1; at >= 0; at--) {
-    const message = messages[at];
-    if (message === undefined || message.seq <= room.read_seq) break;
-    if (mentions(message)) return true;
-  }
-  return room.last_message !== null && room.last_message.seq > room.read_seq && mentions(room.last_message);
+  const from = room.preferences?.unread_from ?? room.read_seq + 1;
+  const mentions = (message: Message | null) =>
+    message !== null &&
+    message.seq >= from &&
+    !message.deleted &&
+    message.sender !== me &&
+    message.mentions.includes(me);
+  return mentions(room.last_message) || tailOf(segments).messages.some(mentions);
 }
 
 /** Whether the other user of a direct conversation is online: by the last event, else by the snapshot. */
