@@ -112,6 +112,12 @@ test("what is chosen, dropped and pasted is sent with its description, and other
   expect(await lucia.page.evaluate(() => document.activeElement?.getAttribute("aria-label"))).toBe(
     "Show The harbour at dusk",
   );
+  const address = lucia.page.url();
+  await lucia.page.keyboard.press("Enter");
+  await viewer.waitFor();
+  await lucia.page.goBack();
+  await viewer.waitFor({ state: "hidden" });
+  expect(lucia.page.url(), "Back leaves the viewer, not the room").toBe(address);
 });
 
 test("files wait in the outbox over a lost server and a reload, and each can be taken back", async ({

@@ -1,6 +1,6 @@
 import { Dialog, DialogDismiss, DialogHeading } from "@ariakit/react";
 import { ChevronLeft, ChevronRight, X } from "lucide-react";
-import { type KeyboardEvent, useMemo, useState } from "react";
+import { type KeyboardEvent, useEffect, useMemo, useRef, useState } from "react";
 import { useClient } from "../context.ts";
 import type { Attachment, Message } from "../contract.gen.ts";
 import { imagesOf } from "../files.ts";
@@ -10,9 +10,13 @@ import { SaveLink } from "./Files.tsx";
 import { IconButton } from "./ui.tsx";
 import { useLink } from "./useLink.ts";
 
+/** The state of the entry of the history that Back leaves */
+const VIEWER = "viewer";
+
 /** One image in the whole window; the arrows lead to the others that are around its message. */
 export function Viewer({ message, first, onClose }: { message: Message; first: Attachment; onClose: () => void }) {
   const client = useClient();
+  useBack(onClose);
   // As they were when it was opened: what arrives meanwhile does not move it.
   // biome-ignore lint/correctness/useExhaustiveDependencies: see above
   const images = useMemo(() => {
@@ -83,6 +87,21 @@ export function Viewer({ message, first, onClose }: { message: Message; first: A
       )}
     </Dialog>
   );
+}
+
+/** Leave by the browser's Back: on a phone, that is the way out. */
+function useBack(leave: () => void): void {
+  const latest = useRef(leave);
+  latest.current = leave;
+  useEffect(() => {
+    history.pushState(VIEWER, "");
+    const left = () => latest.current();
+    window.addEventListener("popstate", left);
+    return () => {
+      window.removeEventListener("popstate", left);
+      if (history.state === VIEWER) history.back();
+    };
+  }, []);
 }
 
 /** The image as large as the window allows, or in its own size. */
