@@ -99,3 +99,23 @@ test("what is written can be formatted by keys and by buttons, and tables and co
   await code.locator(".code-keyword").filter({ hasText: "return" }).waitFor();
   expect(await code.locator("pre").innerText()).toBe("def sit(chairs):\n    return 'down'");
 });
+
+test("Enter after a whole name sends, and after a part of one completes it", async ({ person, account }) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  const topic = `names ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  await diego.join(topic);
+  await omar.enter(topic);
+  const choices = omar.page.getByRole("listbox", { name: "Completions" });
+  await omar.box.pressSequentially(`@${diego.name.slice(0, -1)}`);
+  await choices.getByRole("option", { name: diego.name }).waitFor();
+  await omar.page.keyboard.press("Enter");
+  expect(await omar.box.inputValue()).toBe(`@${diego.name} `);
+  await omar.box.fill("");
+  await omar.box.pressSequentially(`hello @${diego.name}`);
+  await choices.getByRole("option", { name: diego.name }).waitFor();
+  await omar.page.keyboard.press("Enter");
+  await omar.message(`hello @${diego.name}`).waitFor();
+  await choices.waitFor({ state: "hidden" });
+});

@@ -55,6 +55,8 @@ export function useSuggestions(room_id: string, { text, set }: ComposerText, box
   const pressed = (event: KeyboardEvent) => {
     if (choices.length === 0) return false;
     const plain = !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey;
+    // A name that is typed to its end needs no completion: Enter sends.
+    if (event.key === "Enter" && choices[active]?.name === trigger?.query) return false;
     if (event.key === "Escape") close();
     else if (event.key === "ArrowDown" && plain) point((active + 1) % choices.length);
     else if (event.key === "ArrowUp" && plain) point((active + choices.length - 1) % choices.length);
