@@ -205,6 +205,25 @@ async def test_a_database_on_another_file_system_is_restored_where_it_is_and_can
     await command("user", "add", "diego", stdin="a good password\n", **at)
 
 
+async def test_restore_replaces_another_signing_key_only_when_forced(tmp_path: Path, command: Run) -> None:
+    at = {"TIDINGS_SECRET_KEY": ""}
+    async with running_node("", tmp_path / "data", secret_key=""):
+        pass
+    await command("backup", "backup.tar", **at)
+    secret, database = tmp_path / "data" / "secret_key", tmp_path / "data" / "tidings.db"
+    kept, other = secret.read_bytes(), b"x" * 43
+    database.unlink()
+    await command("restore", "backup.tar", **at)
+    assert secret.read_bytes() == kept, "the same key is no obstacle"
+    database.unlink()
+    secret.write_bytes(other)
+    assert "signing key" in (await command("restore", "backup.tar", status=1, **at)).err
+    assert secret.read_bytes() == other
+    assert not database.exists()
+    await command("restore", "--force", "backup.tar", **at)
+    assert secret.read_bytes() == kept
+
+
 async def test_a_backup_that_is_killed_leaves_nothing_that_looks_like_one(
     tmp_path: Path, tidings: Start, command: Run
 ) -> None:

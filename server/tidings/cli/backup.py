@@ -55,7 +55,7 @@ def add_backup_parsers(commands: Any) -> None:
     )
     restore = commands.add_parser("restore", help="put a backup in place of the database, and begin an epoch")
     restore.add_argument("file", type=Path)
-    restore.add_argument("--force", action="store_true", help="replace a database that is there")
+    restore.add_argument("--force", action="store_true", help="replace a database and a signing key that are there")
     move = commands.add_parser(
         "move", help="copy the SQLite database, which no server uses, into an empty PostgreSQL one"
     )
@@ -112,6 +112,8 @@ def restore(settings: Settings, args: argparse.Namespace) -> int:
             rows = copies.check(path)
         except sqlite3.DatabaseError as error:
             raise SettingsError(f"{args.file} is damaged: {error}") from None
+        if not args.force:
+            _check_secret(settings, directory / SECRET)
         # Before the database: nobody finds a message without its files.
         put = partial(put_files, args.file, make_store(settings.files_url, settings.data_dir), directory)
         if settings.database.startswith("sqlite"):
@@ -254,6 +256,15 @@ async def _replace(settings: Settings, restored: Path, first: Callable[[], None]
             _sync(path.parent)
 
     await _alone(settings, put)
+
+
+def _check_secret(settings: Settings, secret: Path) -> None:
+    """Raises SettingsError if `_restore_secret` would replace another signing key."""
+    current = settings.data_dir / SECRET
+    if settings.secret_key.get_secret_value() or not (secret.exists() and current.exists()):
+        return
+    if secret.read_bytes().strip() != current.read_bytes().strip():
+        raise SettingsError(f"there is another signing key already, {current}: --force replaces it")
 
 
 def _restore_secret(settings: Settings, secret: Path) -> str:
