@@ -25,8 +25,9 @@ from bench.process import ServerFailed
 from bench.scenarios import SCENARIOS, Plan, Row, Scenario
 from bench.servers import PEERS
 from bench.several import SEVERAL_NODES
+from bench.uploads import Uploads
 
-ALL: Sequence[Scenario] = (*SCENARIOS, *SEVERAL_NODES)
+ALL: Sequence[Scenario] = (*SCENARIOS, Uploads(), *SEVERAL_NODES)
 GROUPS = {"nodes": SEVERAL_NODES}
 CHOICES: dict[str, Sequence[Scenario]] = {scenario.key: [scenario] for scenario in ALL} | GROUPS
 FAILURES = (ServerFailed, LoadFailed, OSError)

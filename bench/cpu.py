@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _SCHEDULED = 2
@@ -26,6 +26,28 @@ def pss_kib(pid: int) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1])
     raise LookupError("no Pss in smaps_rollup")
+
+
+def peak_rss_kib(pid: int) -> int:
+    """The most memory that a process has had since its start, or since `reset_peak`."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    raise LookupError("no VmHWM in status")
+
+
+def reset_peak(pid: int) -> None:
+    """Let the peak be what the process has now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, as long as they run."""
+    listed = ""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            listed += path.read_text()
+    return [int(child) for child in listed.split()]
 
 
 def cores() -> tuple[int, int]:

@@ -93,12 +93,13 @@ class Load:
             timeout=180.0,
         )
 
-    def begin(self) -> None:
-        """Let the senders send until `end`, whatever else is measured meanwhile."""
-        self._ask("begin")
+    def begin(self, every: float = 0.0) -> None:
+        """Let the senders send until `end`, whatever else is measured meanwhile; `every`: as in `measure`."""
+        self._ask("begin", every=every)
 
     def end(self) -> dict[str, Any]:
-        """Stop them; returns `acks` and the latencies `ack_50`, `ack_99` and `ack_100` (the longest), in ms."""
+        """Stop them; returns `acks`, and in ms the latencies `ack_50`, `ack_99` and `ack_100` (the longest), and
+        `arrival_50` and so on."""
         return self._ask("end")
 
     def counters(self) -> dict[str, int]:

@@ -30,6 +30,8 @@ class Generator:
         """(slot, its room, its sender); room -1: its action is not a message"""
         self._connections: list[int] = []
         self._windows: dict[int, int] = {}
+        self._every = 0.0
+        """The interval (s) at which senders send between `begin` and `end`; 0: at each answer."""
 
     def handle(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         return getattr(self, f"do_{command}")(**arguments)
@@ -142,20 +144,33 @@ class Generator:
             "cpus": [cpu_seconds(pid) - at_first for pid, at_first in zip(pids, cpus, strict=True)],
         }
 
-    def do_begin(self) -> Any:
-        """Let every sender send, until `end`."""
+    def do_begin(self, every: float = 0.0) -> Any:
+        """Let every sender send, until `end`; `every`: as in `measure`."""
         for connection, window in self._windows.items():
             self._engine.window(connection, window)
-        self._engine.sending(True)
+        self._every = every
+        self._engine.sending(not every)
         self._engine.recording(True)
         return {}
 
+    def wait(self) -> None:
+        """Between two commands: answer heartbeats, and send if `begin` has said so."""
+        if self._every:
+            self._send(IDLE_S, self._every)
+        else:
+            self._engine.run(IDLE_S)
+
     def do_end(self) -> Any:
         engine = self._engine
+        self._every = 0.0
         engine.recording(False)
         engine.sending(False)
         self._settle()
-        return {"acks": engine.counters.acks, **{f"ack_{q}": engine.ack_latency(q / 100) for q in (50, 99, 100)}}
+        return {
+            "acks": engine.counters.acks,
+            **{f"ack_{q}": engine.ack_latency(q / 100) for q in (50, 99, 100)},
+            **{f"arrival_{q}": engine.latency(q / 100) for q in (50, 99, 100)},
+        }
 
     def do_counters(self) -> Any:
         return self._engine.counters.snapshot()
@@ -216,7 +231,7 @@ def main() -> None:
             print(json.dumps(answer), flush=True)
         elif generator.engine:
             try:
-                generator.engine.run(IDLE_S)
+                generator.wait()
             except EngineError:
                 select.select([sys.stdin], [], [])  # the next command reports the error
 

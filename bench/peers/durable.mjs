@@ -36,6 +36,10 @@ const view = (room_id, row) => ({
 });
 
 const io = serve();
+if (process.env.PEER_UPLOADS) {
+  const { receiveUploads } = await import("./uploads.mjs");
+  receiveUploads(io.httpServer, process.env.PEER_UPLOADS);
+}
 
 io.on("connection", async (socket) => {
   const keys = new Map(roomsOf.all(socket.data.username).map((room) => [room.room_id, room.key]));
