@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -57,10 +59,13 @@ async def upload(server: RunningNode, token: str, name: str, content: bytes) -> 
     return file_id
 
 
-async def cut(server: RunningNode, token: str, url: str, content: bytes, offset: int, sent: int) -> None:
-    """Begin a part with the rest of a file, and close the connection after `sent` bytes of it."""
+@asynccontextmanager
+async def begun_part(
+    server: RunningNode, token: str, url: str, content: bytes, offset: int, sent: int
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Begin a part with the rest of a file, of which only `sent` bytes are sent."""
     parts = urlsplit(server.url)
-    _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     head = {
         "Host": parts.netloc,
         "Authorization": f"Bearer {token}",
@@ -70,9 +75,18 @@ async def cut(server: RunningNode, token: str, url: str, content: bytes, offset:
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     writer.write(f"PATCH /{url} HTTP/1.1\r\n{lines}\r\n".encode() + content[offset : offset + sent])
-    await writer.drain()
-    writer.close()
-    await writer.wait_closed()
+    try:
+        await writer.drain()
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def cut(server: RunningNode, token: str, url: str, content: bytes, offset: int, sent: int) -> None:
+    """Begin a part with the rest of a file, and close the connection after `sent` bytes of it."""
+    async with begun_part(server, token, url, content, offset, sent):
+        pass
 
 
 async def offset_of(server: RunningNode, token: str, url: str) -> int:

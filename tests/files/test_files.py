@@ -13,9 +13,22 @@ from PIL import Image
 
 from tests.actions.conftest import code
 from tests.delivery.support import make_topic
-from tests.files.support import begin, cut, fetch, http, links, moved_on, offset_of, picture, put, stored, upload
+from tests.files.support import (
+    begin,
+    begun_part,
+    cut,
+    fetch,
+    http,
+    links,
+    moved_on,
+    offset_of,
+    picture,
+    put,
+    stored,
+    upload,
+)
 from tests.search.support import caught_up
-from tests.support.client import connected
+from tests.support.client import DEADLINE_S, connected
 from tests.support.exports import exported, of
 from tests.support.node import RunningNode, running_node
 from tidings.log.retention import now_ms
@@ -61,6 +74,22 @@ async def test_an_upload_that_is_cut_twenty_times_is_resumed(
         assert part.headers["Content-Range"] == f"bytes 1000-1999/{len(content)}"
         assert (await fetch(node, linked["url"], Range="bytes=-5")).content == content[-5:]
         assert (await fetch(node, linked["url"], Range=f"bytes={len(content)}-")).status_code == 416
+
+
+async def test_a_second_part_is_refused_unread_while_one_is_received(database_url: str, tmp_path: Path) -> None:
+    content = random.Random(9).randbytes(500_000)
+    async with running_node(database_url, tmp_path) as node:
+        omar = await node.register("omar")
+        begun = await begin(node, omar, "datos.bin", len(content))
+        async with begun_part(node, omar, begun["url"], content, 0, 300_000) as (reader, writer):
+            async with asyncio.timeout(DEADLINE_S):
+                while not list(tmp_path.rglob("part")):
+                    await offset_of(node, omar, begun["url"])
+            refused = await put(node, omar, begun["url"], content)
+            assert (refused.status_code, refused.json()["details"]) == (409, {"offset": 0, "size": len(content)})
+            writer.write(content[300_000:])
+            assert b" 204 " in await reader.readline()
+        assert await offset_of(node, omar, begun["url"]) == len(content)
 
 
 async def test_an_upload_goes_on_at_another_node_and_every_node_serves_it(

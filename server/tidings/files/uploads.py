@@ -96,6 +96,7 @@ class Files(Periodic):
         self._db = database
         self._incoming = incoming
         self._quotas = quotas
+        self._receiving: set[str] = set()
         self._completing: dict[str, asyncio.Task[None]] = {}
         self._examining = asyncio.Semaphore(1)
 
@@ -138,7 +139,8 @@ class Files(Periodic):
     async def receive(self, file: FileRow, chunks: AsyncIterator[bytes]) -> int:
         """Add a part to an upload, and complete the file with the last one. Returns how many bytes are durable.
 
-        Of a part that breaks off, what has come is kept. Raises `too_large`, or `conflict` after another part.
+        Of a part that breaks off, what has come is kept. Raises `too_large`, or `conflict` after another part, and
+        without reading anything while this node receives another one.
         """
         received = file.received
         if file.parts is None:  # complete, and perhaps of another size than its upload
@@ -152,8 +154,14 @@ class Files(Periodic):
     async def _receive(self, file: FileRow, chunks: AsyncIterator[bytes]) -> int:
         if len(file.part_keys) >= MAX_PARTS:
             raise ActionError(ErrorCode.TOO_LARGE, "the upload has too many parts", limit=MAX_PARTS)
+        if file.id in self._receiving:
+            found = {"offset": file.received, "size": file.size}
+            raise ActionError(ErrorCode.CONFLICT, "another part of the upload is being received", **found)
         key, missing = f"{file.id}/part-{secrets.token_hex(8)}", file.size - file.received
-        async with self._folder() as folder:
+        self._receiving.add(file.id)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._receiving.discard, file.id)
+            folder = await stack.enter_async_context(self._folder())
             size, broke_off = await _write(folder / "part", chunks, missing)
             if size == 0 or (broke_off and size < min(MIN_PART, missing)):
                 return 0
@@ -176,13 +184,15 @@ class Files(Periodic):
         file = await self._db.read(partial(files.get, file_id=file_id))
         if file is None or file.parts is None:
             return
-        async with self._examining, self._folder() as folder:
+        async with self._folder() as folder:
             source, content, preview = folder / "source", folder / CONTENT, folder / PREVIEW
             for key in file.part_keys:
                 await self.store.save(key, file.size, source)
             found: dict[str, Any] = {"type": await asyncio.to_thread(media_type, source), "preview": False}
             if found["type"].startswith(IMAGE):
-                found = await _examine(source, content, preview) or {"type": UNKNOWN, "preview": False}
+                async with self._examining:
+                    examined = await _examine(source, content, preview)
+                found = examined or {"type": UNKNOWN, "preview": False}
             kept = content if found["preview"] else source
             found["size"] = (await anyio.Path(kept).stat()).st_size
             await self.store.put(f"{file_id}/{CONTENT}", kept)
