@@ -59,7 +59,10 @@ class Client:
 
     def __init__(self, server: Server, user: int, stopped: threading.Event) -> None:
         self._server = server
-        self._headers = {"Authorization": f"Bearer {json.loads(server.auth(user))['token']}", "Tus-Resumable": "1.0.0"}
+        self._headers = {
+            "Authorization": f"Bearer {json.loads(server.auth(user))['token']}",
+            "Tus-Resumable": "1.0.0",
+        }
         self._http = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WITHIN_S)
         self._stopped = stopped
         self.bytes = 0
@@ -78,7 +81,7 @@ class Client:
         return self.bytes
 
     def _upload(self, content: bytes) -> str:
-        location = self._ask("POST", "/api/uploads", 201, **{"Upload-Length": str(len(content))})[0]
+        location = self._ask("POST", "/api/uploads", 201, b"", **{"Upload-Length": str(len(content))})[0]
         for offset in range(0, len(content), PART):
             headers = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
             self._ask("PATCH", location, 204, content[offset : offset + PART], **headers)
@@ -143,7 +146,9 @@ class Uploads(Scenario):
 
     def _round(self, plan: Plan, server_type: type[Server], directory: Path, content: bytes, image: bytes) -> Result:
         chatting = 2 * ROOMS
-        world = World([[2 * room, 2 * room + 1] for room in range(ROOMS)] + [list(range(chatting, chatting + CLIENTS))])
+        world = World(
+            [[2 * room, 2 * room + 1] for room in range(ROOMS)] + [list(range(chatting, chatting + CLIENTS))]
+        )
         each, stopped = plan.scaled(self.files, CLIENTS * READ_EVERY) // CLIENTS, threading.Event()
         with running(server_type, world, directory, opened=False) as (server, load):
             load.open(users=chatting)
@@ -208,7 +213,7 @@ class Uploads(Scenario):
                         "",
                         0.0,
                         False,
-                        note=f"p{quantile}: {theirs[0]:.2f} ms without them in {node}, {theirs[1]:.2f} ms beside them",
+                        note=f"p{quantile}: {theirs[1]:.2f} ms in {node}, {theirs[0]:.2f} ms without them",
                     )
                 )
         return rows

@@ -24,6 +24,7 @@ from bench.redis import NoRedis, program
 from bench.scenarios import SCENARIOS, Plan, Scenario, running
 from bench.servers import Fanout, Server, World
 from bench.several import SEVERAL_NODES
+from bench.uploads import Uploads
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("peers")]
 
@@ -34,7 +35,7 @@ NUMBERS_ONLY = {"fanout-4", "fanout-16", "fanout-5000", "pair", "nodes-fanout-4"
 
 @pytest.mark.parametrize(
     "scenario",
-    [scenario for scenario in (*SCENARIOS, *SEVERAL_NODES) if scenario.key not in NUMBERS_ONLY],
+    [scenario for scenario in (*SCENARIOS, Uploads(), *SEVERAL_NODES) if scenario.key not in NUMBERS_ONLY],
     ids=lambda scenario: scenario.key,
 )
 def test_a_scenario_measures_both_sides(scenario: Scenario) -> None:

@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from PIL import Image
 
@@ -83,7 +84,7 @@ async def test_a_second_part_is_refused_unread_while_one_is_received(database_ur
         begun = await begin(node, omar, "datos.bin", len(content))
         async with begun_part(node, omar, begun["url"], content, 0, 300_000) as (reader, writer):
             async with asyncio.timeout(DEADLINE_S):
-                while not list(tmp_path.rglob("part")):
+                while not [path async for path in anyio.Path(tmp_path).rglob("part")]:
                     await offset_of(node, omar, begun["url"])
             refused = await put(node, omar, begun["url"], content)
             assert (refused.status_code, refused.json()["details"]) == (409, {"offset": 0, "size": len(content)})
