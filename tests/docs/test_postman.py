@@ -19,6 +19,7 @@ from tidings.gateways.dialects.registry import mounted
 pytestmark = pytest.mark.long
 NEWMAN: Final = SCRIPTS / "node_modules/newman/bin/newman.js"
 REFUSED: Final = {
+    "PUT /api/picture": 422,  # the collection uploads no image
     "POST /api/invitation-links/{code}": 409,  # the caller made the link, and so is a member
     "GET /api/pending": 404,  # no device of the caller has connected
     "DELETE /api/pending": 404,
