@@ -98,7 +98,14 @@ function Chosen({
           />
         )}
       </span>
-      <IconButton label={t("Remove {name}", { name: content.name })} onClick={onRemove}>
+      <IconButton
+        label={t("Remove {name}", { name: content.name })}
+        onClick={({ currentTarget }) => {
+          // This button goes, and would take the focus with it.
+          currentTarget.closest(".composer")?.querySelector("textarea")?.focus();
+          onRemove();
+        }}
+      >
         <X size={16} />
       </IconButton>
     </div>

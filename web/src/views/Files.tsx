@@ -73,7 +73,10 @@ function Image({ file, alone, onOpen }: { file: Attachment; alone: boolean; onOp
 }
 
 /** The size of an image that is alone, in px of the page. */
-function shownSize({ width, height }: Attachment): { readonly width: number; readonly height: number } {
+function shownSize({ width, height }: Pick<Attachment, "width" | "height">): {
+  readonly width: number;
+  readonly height: number;
+} {
   const [wide, tall] = [width ?? 1, height ?? 1];
   const scale = Math.min(1, WIDEST / wide, TALLEST / tall);
   return { width: Math.max(LEAST, Math.round(wide * scale)), height: Math.max(LEAST, Math.round(tall * scale)) };
@@ -145,19 +148,45 @@ export function SaveLink({ file }: { file: Attachment }) {
 function UnsentFile({ unsent, index, onCancel }: { unsent: Unsent; index: number; onCancel: () => void }) {
   const file = unsent.files[index];
   const src = useContent(unsent, index);
+  const [size, setSize] = useState<{ width: number; height: number } | null>(null);
   if (file === undefined) return null;
   const label = t("Do not send {name}", { name: file.name });
+  const alone = unsent.files.filter(looksLikeImage).length === 1;
+  const { width, height } = shownSize(size ?? { width: null, height: null });
   return (
-    <div className="file-card">
-      {src === null ? <FileIcon size={20} aria-hidden="true" /> : <img src={src} alt="" />}
-      <FileName file={file} />
-      {unsent.refused === null && (
-        <progress max={file.size} value={file.sent} aria-label={t("{name} is being sent", { name: file.name })} />
+    <>
+      {src !== null && alone && (
+        // In the place that it will have, so that nothing moves when it is sent
+        <div
+          className="tile waiting"
+          style={size === null ? undefined : { width, aspectRatio: `${width} / ${height}` }}
+        >
+          <img
+            src={src}
+            alt=""
+            onLoad={({ currentTarget: { naturalWidth, naturalHeight } }) =>
+              setSize({ width: naturalWidth, height: naturalHeight })
+            }
+          />
+        </div>
       )}
-      <IconButton label={label} onClick={onCancel}>
-        <X size={16} />
-      </IconButton>
-    </div>
+      <div className="file-card">
+        {src === null ? <FileIcon size={20} aria-hidden="true" /> : <img src={src} alt="" />}
+        <FileName file={file} />
+        {unsent.refused === null && (
+          <progress max={file.size} value={file.sent} aria-label={t("{name} is being sent", { name: file.name })} />
+        )}
+        <IconButton
+          label={label}
+          onClick={({ currentTarget }) => {
+            currentTarget.closest("article")?.focus();
+            onCancel();
+          }}
+        >
+          <X size={16} />
+        </IconButton>
+      </div>
+    </>
   );
 }
 
