@@ -344,3 +344,21 @@ async def test_an_export_names_the_files_of_messages_and_all_that_the_user_has_u
     ]
     assert (kept[0]["room_id"], kept[0]["seq"], kept[0]["expires_at"]) == (room_id, message["seq"], None)
     assert kept[1]["expires_at"] > kept[1]["created_at"]
+
+
+async def test_files_may_have_an_origin_of_their_own_which_the_page_allows_for_what_it_shows(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    origin, static = "https://files.example.org", tmp_path / "static"
+    static.mkdir()
+    (static / "index.html").write_text("<!doctype html><title>Tidings</title>")
+    own = {"files_origin": origin, "public_url": "https://chat.example.org", "allowed_hosts": ["127.0.0.1"]}
+    async with running_node(sqlite_url, tmp_path, options={"static": static}, **own) as node:
+        omar = await node.register("omar")
+        [linked] = await links(node, omar, await upload(node, omar, "a.jpg", picture()))
+        for url in (linked["url"], linked["preview_url"]):
+            assert url.startswith(f"{origin}/files/{linked['id']}/")
+            answer = await fetch(node, url.removeprefix(origin), Host="files.example.org")
+            assert (answer.status_code, answer.headers["Cross-Origin-Resource-Policy"]) == (200, "cross-origin")
+        policy = (await fetch(node, "/", Host="chat.example.org")).headers["Content-Security-Policy"].split("; ")
+        assert [part.split(" ")[0] for part in policy if origin in part] == ["img-src", "media-src"]
