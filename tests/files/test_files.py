@@ -29,9 +29,11 @@ from tests.files.support import (
     upload,
 )
 from tests.search.support import caught_up
+from tests.support.backend_keys import make_key
 from tests.support.client import DEADLINE_S, connected
 from tests.support.exports import exported, of
 from tests.support.node import RunningNode, running_node
+from tidings.contract.permissions import KeyScope
 from tidings.log.retention import now_ms
 
 CUTS = 20
@@ -362,3 +364,20 @@ async def test_files_may_have_an_origin_of_their_own_which_the_page_allows_for_w
             assert (answer.status_code, answer.headers["Cross-Origin-Resource-Policy"]) == (200, "cross-origin")
         policy = (await fetch(node, "/", Host="chat.example.org")).headers["Content-Security-Policy"].split("; ")
         assert [part.split(" ")[0] for part in policy if origin in part] == ["img-src", "media-src"]
+
+
+async def test_a_key_gets_links_that_work_also_as_another_user_while_that_user_may_read(
+    server: RunningNode, omar: str, diego: str
+) -> None:
+    room_id = await make_topic(server.url, omar, "fotos", diego)
+    key = await make_key(server, KeyScope.ACT, KeyScope.READ)
+    async with connected(server.url, omar) as client:
+        file_id = await upload(server, omar, "a.txt", b"for members")
+        await client.ask("message", room_id=room_id, content="", files=[{"id": file_id}])
+        async with http(server, key) as backend:
+            for headers in ({}, {"Tidings-User": "diego"}):
+                asked = await backend.post("/api/file-links", json={"file_ids": [file_id]}, headers=headers)
+                [linked] = asked.json()["files"]
+                assert (await fetch(server, linked["url"])).content == b"for members"
+        await client.ask("kick", room_id=room_id, username="diego")
+        assert (await fetch(server, linked["url"])).status_code == 404

@@ -283,7 +283,14 @@ class Auth:
         session = await self._db.read(lambda conn: users.session(conn, sid))
         if external is not None and await self._admit(external, session):
             session = await self._db.read(lambda conn: users.session(conn, sid))
+        if purpose and subject is not None and session is not None and session.scopes is not None:
+            return await self._link_of_key(session, subject, expires_at)
         return self._principal(session, subject, expires_at)
+
+    async def _link_of_key(self, session: SessionRow, username: str, expires_at: int) -> Principal:
+        """The principal of a ticket that a key got: its own, or that of the user as whom it acted."""
+        key = self._principal(session, None, expires_at)
+        return key if username == key.username else await self.act(key, username)
 
     async def arrive(self, token: str, device: str, purpose: str = "") -> tuple[Principal, DeviceRow | None]:
         """`authenticate`, with the user's device of that name, or None if it is new.
