@@ -269,10 +269,12 @@ test("a page that fails shows the error, and keeps unsent messages over the relo
   await omar.context.setOffline(true);
   await omar.say("unsent");
   await omar.message("unsent").waitFor();
+  // The page keeps its rooms a moment after they change.
+  await expect.poll(() => page.evaluate(rooms, false)).toBe(1);
   // While the page is away, or it might put them right.
   const chat = page.url();
   await page.goto(`${omar.url}/icon.svg`);
-  await page.evaluate(breakRooms);
+  expect(await page.evaluate(rooms, true)).toBe(1);
   omar.expects(/TypeError/);
   await page.goto(chat);
   await page.getByRole("heading", { name: "Something went wrong on this page." }).waitFor();
@@ -283,19 +285,21 @@ test("a page that fails shows the error, and keeps unsent messages over the relo
   await expect(omar.sees(/kept|unsent/)).resolves.toEqual(["kept", "unsent"]);
 });
 
-/** Runs in the page: as if what it keeps were not what it takes it for. */
-async function breakRooms(): Promise<void> {
+/** Runs in the page. How many rooms it keeps; `broken`: make them what it does not take them for. */
+async function rooms(broken: boolean): Promise<number> {
   const [name] = (await indexedDB.databases()).map((one) => one.name ?? "");
   const asked = indexedDB.open(name ?? "");
   const database = await new Promise<IDBDatabase>((resolve) => {
     asked.onsuccess = () => resolve(asked.result);
   });
+  let kept = 0;
   const work = database.transaction("rows", "readwrite");
   const cursors = work.objectStore("rows").openCursor();
   cursors.onsuccess = () => {
     const cursor = cursors.result;
     if (cursor === null) return;
-    if (String(cursor.key).startsWith("app/room/"))
+    if (String(cursor.key).startsWith("app/room/")) kept += 1;
+    if (broken && String(cursor.key).startsWith("app/room/"))
       cursor.update({ ...cursor.value, cursor: 1e9, tail: { ...cursor.value.tail, messages: null } });
     cursor.continue();
   };
@@ -303,4 +307,5 @@ async function breakRooms(): Promise<void> {
     work.oncomplete = resolve;
   });
   database.close();
+  return kept;
 }
