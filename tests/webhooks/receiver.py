@@ -101,7 +101,9 @@ class Receiver:
                 if isinstance(answer, int):
                     if 200 <= answer < 300:
                         self.accepted.append(request)
-                    answer = b"HTTP/1.1 %d X\r\ncontent-length: 2\r\n\r\nok" % answer
+                    # A 204 has no body (RFC 9110, 15.3.5): what followed it would be read as the next answer.
+                    end = b"\r\n" if answer == 204 else b"content-length: 2\r\n\r\nok"
+                    answer = b"HTTP/1.1 %d X\r\n%s" % (answer, end)
                 self._changed.set()
                 writer.write(answer)
                 await writer.drain()
