@@ -116,6 +116,25 @@ async def test_a_download_goes_on_where_it_was_cut_and_replaces_no_file(
             await client.download("0", folder)
 
 
+async def test_an_upload_holds_up_the_later_messages_of_its_room_and_of_no_other(
+    server: RunningNode, omar: str, content: bytes
+) -> None:
+    async with (
+        network(server.url) as net,
+        tidings_client.connect(net.url, omar) as client,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        noticias, pedidos = (client.room(topic_name=name) for name in ("noticias", "pedidos"))
+        net.refuse()  # the connection of events stays, those of uploads are new
+        large = await noticias.enqueue("uno", files=[File(content, "datos.bin")])
+        later = await noticias.enqueue("dos")
+        await pedidos.send("mientras")
+        assert [unsent.state for unsent in (large, later)] == ["waiting", "waiting"]
+        net.heal()
+        await later.sent()
+        assert await contents(client) == [("uno", ["datos.bin"]), ("dos", [])]
+
+
 ENQUEUE = """
 import asyncio, os, pathlib, sys, tidings_client
 

@@ -194,7 +194,7 @@ class Client:
                 raise
 
     async def _run(self) -> None:
-        parts = [self._stay_connected(), *self._receiver.parts(), self._outbox.run(), self._renew()]
+        parts = [self._stay_connected(), *self._receiver.parts(), *self._outbox.parts(), self._renew()]
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(part) for part in (*parts, self._stopping.wait())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -238,13 +238,13 @@ class Client:
                 cursors = await self._receiver.begin()
                 closing = await self._connection.run({"token": token, "device": self.device, "cursors": cursors})
                 reason = "the connection was lost" if closing is None else f"closed: {closing.get('reason')}"
-                self._set_status("offline", reason)
                 self._check_closing(closing)
+                self._set_status("offline", reason)
             except (Offline, StoreFailed) as error:
                 self._set_status("offline", str(error))
             except Refused as error:
-                self._set_status("offline", str(error))
                 self._check_refusal(error)
+                self._set_status("offline", str(error))
                 wait = error.retry_after
             self._attempts = min(self._attempts + 1, 10)
             most = min(_MAX_BACKOFF, _BACKOFF * 2**self._attempts)

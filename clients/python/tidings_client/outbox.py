@@ -4,7 +4,7 @@ A request is in the store before it is sent and until the server has answered it
 not know whether it took effect: it sends it again with the same `client_id`, and the server answers with what it
 already has. Only one request is in flight, so none overtakes another that has to wait.
 
-The files of a message are uploaded when it is its turn, so that it keeps its place. What follows waits for that.
+The files of a message are uploaded before it is sent. The later requests of its room wait for that, others do not.
 
 A message may be edited while it waits. After an attempt to send it, the server may have the former content: the
 answer shows it, and an `edit` follows before the message counts as sent.
@@ -13,8 +13,10 @@ answer shows it, and an `edit` follows before the message counts as sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import unicodedata
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +44,8 @@ class Unsent:
         self.files = stored.files
         self.uploaded = 0
         """The bytes of its files that the server has."""
+        self.has_uploads = False
+        """Whether the server had all of its files a moment ago, on this connection."""
         self._outbox = outbox
         self._answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
@@ -66,6 +70,16 @@ class Unsent:
         outbox), `CancelledError` if it was withdrawn.
         """
         return await asyncio.shield(self._answer)
+
+    @property
+    def room(self) -> tuple[str, str]:
+        """The kind of the reference to its room, and the reference."""
+        kind = next(name for name in ("room_id", "username", "topic_name") if name in self.payload)
+        return kind, unicodedata.normalize("NFKC", str(self.payload[kind]).strip()).lower()
+
+    @property
+    def waits_for_uploads(self) -> bool:
+        return bool(self.files) and not self.tried and not self.has_uploads
 
     async def edit(self, content: str) -> bool:
         """Replace the content of a message; False if it is too late, because it is acknowledged."""
@@ -109,10 +123,10 @@ class Outbox:
         self._store = store
         self._ask = ask
         self._transfers = transfers
-        self._uploading: asyncio.Task[None] | None = None
+        self._uploading: tuple[Unsent, asyncio.Task[None]] | None = None
         self._changed = changed
         self._refused = refused
-        self._woken = asyncio.Event()
+        self._woken = (asyncio.Event(), asyncio.Event())
         self._online = False
         self._queue: list[Unsent] = []
 
@@ -155,7 +169,7 @@ class Outbox:
             raise
         self._queue.append(unsent)
         self._changed(unsent)
-        self._woken.set()
+        self._wake()
         return unsent
 
     async def edit(self, unsent: Unsent, content: str) -> bool:
@@ -170,47 +184,82 @@ class Outbox:
     async def withdraw(self, unsent: Unsent) -> bool:
         if unsent.state != "waiting":
             return False
-        if self._uploading is not None and unsent is self._queue[0]:
-            self._uploading.cancel()
+        if self._uploading is not None and unsent is self._uploading[0]:
+            self._uploading[1].cancel()
         self._queue.remove(unsent)
         unsent._answer.cancel()
         await self._store.dequeue(unsent.client_id)
         self._changed(unsent)
+        self._wake()
         return True
 
     def set_online(self, online: bool) -> None:
         self._online = online
         if online:
-            self._woken.set()
+            self._wake()
+        else:
+            for unsent in self._queue:
+                unsent.has_uploads = False
 
     def end(self, reason: TidingsError) -> None:
         """Answer those who wait; the requests stay in the store."""
         for unsent in self._queue:
             unsent.settle(reason)
 
-    async def run(self) -> None:
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """The loops that run as long as the client does."""
+        sends, uploads = self._woken
+        return [self._run(self._to_send, self._send, sends), self._run(self._to_upload, self._upload, uploads)]
+
+    async def _run(
+        self,
+        find: Callable[[], Unsent | None],
+        attempt: Callable[[Unsent], Awaitable[float | None]],
+        woken: asyncio.Event,
+    ) -> None:
+        """Attempt what is found. An attempt returns None if it is over, or the seconds to wait (0: a while)."""
         wait = 0.0
         while True:
-            self._woken.clear()
-            if not self._queue or not self._online:
-                await self._woken.wait()
+            woken.clear()
+            unsent = find() if self._online else None
+            if unsent is None:
+                await woken.wait()
                 continue
-            unsent = self._queue[0]
             uploaded = unsent.uploaded
-            pause = await self._try(unsent)
+            pause = await attempt(unsent)
             if pause is None or unsent.uploaded > uploaded:
                 wait = 0.0
             if pause is None:
                 continue
             wait = min(_MAX_WAIT, max(0.25, wait * 2))
-            await self._pause(pause or wait, wakes=not pause)
+            if pause:
+                await asyncio.sleep(pause)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await woken.wait()
 
-    async def _try(self, unsent: Unsent) -> float | None:
-        """Send a request once. Returns None if it has left the outbox, or the seconds to wait (0: a while)."""
+    def _wake(self) -> None:
+        """There is a new connection, or another request may be its turn."""
+        for woken in self._woken:
+            woken.set()
+
+    def _to_send(self) -> Unsent | None:
+        held: list[tuple[str, str]] = []
+        for unsent in self._queue:
+            kind, name = unsent.room
+            # References of two kinds may mean the same room.
+            if not unsent.waits_for_uploads and all(kind == other and name != of for other, of in held):
+                return unsent
+            held.append(unsent.room)
+        return None
+
+    def _to_upload(self) -> Unsent | None:
+        return next((unsent for unsent in self._queue if unsent.waits_for_uploads), None)
+
+    async def _send(self, unsent: Unsent) -> float | None:
         is_first = not unsent.tried
         try:
-            if is_first and unsent.files and not await self._uploaded(unsent):
-                return None
             unsent.tried = True
             if is_first:
                 self._changed(unsent)
@@ -219,7 +268,7 @@ class Outbox:
                 answer = await self._ask(unsent.action, unsent.request())
             except NotConnected:
                 if is_first:
-                    unsent.tried = unsent.edited = False
+                    unsent.tried = unsent.edited = unsent.has_uploads = False
                     await self._recorded(self._store.enqueue(unsent.stored()))
                 return 0.0
             while unsent.edited and (content := unsent.content) != answer.get("content"):
@@ -234,34 +283,49 @@ class Outbox:
             if error.retryable or error.code in _SIGN_IN_FIRST:
                 return error.retry_after or 0.0
             if unsent.files and not is_first:  # the server does not have it; perhaps its uploads have ended
-                unsent.tried = unsent.edited = False
-                return 0.0
-            unsent.settle(error)
-            self._refused(unsent, error)
+                unsent.tried = unsent.edited = unsent.has_uploads = False
+                self._wake()
+                return None
+            await self._settle(unsent, error)
         except TidingsError as error:  # an answer that this version cannot read: it took effect
-            unsent.settle(error)
+            await self._settle(unsent, error)
         else:
-            unsent.settle(answer)
+            await self._settle(unsent, answer)
+        return None
+
+    async def _settle(self, unsent: Unsent, outcome: dict[str, Any] | TidingsError) -> None:
+        unsent.settle(outcome)
+        if isinstance(outcome, Refused):
+            self._refused(unsent, outcome)
         self._queue.remove(unsent)
         await self._recorded(self._store.dequeue(unsent.client_id))
         self._changed(unsent)
+        self._wake()
+
+    async def _upload(self, unsent: Unsent) -> float | None:
+        uploading = asyncio.create_task(self._upload_files(unsent))
+        self._uploading = unsent, uploading
+        try:
+            await asyncio.wait([uploading])
+            if unsent not in self._queue:  # it was withdrawn
+                return None
+            uploading.result()
+        except (Offline, StoreFailed):
+            return 0.0
+        except Refused as error:
+            if error.retryable or error.code in _SIGN_IN_FIRST:
+                return error.retry_after or 0.0
+            await self._settle(unsent, error)
+        else:
+            unsent.has_uploads = self._online
+            self._wake()
+        finally:
+            uploading.cancel()
+            await asyncio.wait([uploading])
+            self._uploading = None
         return None
 
-    async def _uploaded(self, unsent: Unsent) -> bool:
-        """Upload its files; False if it was withdrawn meanwhile. Raises `Offline`, `Refused` and `StoreFailed`."""
-        self._uploading = asyncio.create_task(self._upload(unsent))
-        try:
-            await asyncio.wait([self._uploading])
-            if self._uploading.cancelled():
-                return False
-            self._uploading.result()
-            return True
-        finally:
-            self._uploading.cancel()
-            await asyncio.wait([self._uploading])
-            self._uploading = None
-
-    async def _upload(self, unsent: Unsent) -> None:
+    async def _upload_files(self, unsent: Unsent) -> None:
         for at, file in enumerate(unsent.files):
             before = sum(each.size for each in unsent.files[:at])
 
@@ -280,14 +344,3 @@ class Outbox:
             await write
         except StoreFailed as error:
             log.warning("the outbox: %s", error)
-
-    async def _pause(self, seconds: float, *, wakes: bool) -> None:
-        """Wait for `seconds`; if it `wakes`, only until there is a new connection or request."""
-        if not wakes:
-            await asyncio.sleep(seconds)
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
