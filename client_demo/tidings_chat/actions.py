@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, Final, TypeVar
 
@@ -12,6 +13,7 @@ from tidings.contract.models import (
     History,
     InvitationLink,
     InvitationLinks,
+    LinkPreviews,
     Members,
     Message,
     Pending,
@@ -59,6 +61,8 @@ _MESSAGES, _ROOMS, _PEOPLE, _MODERATION, _ACCOUNT = (
     "account",
 )
 
+_PREVIEWED_WITHIN: Final = 15
+"""The server is asked so often, once a second, for previews that it is fetching."""
 
 V = TypeVar("V", bound=View)
 
@@ -130,6 +134,20 @@ async def save(context: CommandContext, rest: str) -> None:
         except OSError as error:
             raise unusable(target, error) from None
         context.show(render.note(t("saved: {file}", file=saved)), views=[file])
+
+
+@_command("preview", "N", "show where the links of a message lead; . is the last", group=_MESSAGES, needs_room=True)
+async def preview(context: CommandContext, rest: str) -> None:
+    payload = {"message_ids": [(await context.message(rest)).id]}
+    answer = await _ask(context, LinkPreviews, "get_previews", payload)
+    for _ in range(_PREVIEWED_WITHIN):
+        if not answer.pending:
+            break
+        await asyncio.sleep(1)
+        answer = await _ask(context, LinkPreviews, "get_previews", payload)
+    if not answer.previews:
+        context.show(render.note(t("none of its links has a preview")))
+    context.show(*map(render.link_preview, answer.previews), views=answer.previews)
 
 
 @_command(

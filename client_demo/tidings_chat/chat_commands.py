@@ -159,6 +159,11 @@ async def save(chat: Chat, rest: str) -> None:
     chat.start(actions.save(chat, rest))
 
 
+@_command("preview", "N", "show where the links of a message lead; . is the last", group=_MESSAGES)
+async def preview(chat: Chat, rest: str) -> None:
+    chat.start(actions.preview(chat, rest))
+
+
 @_command("reply", "N TEXT", "reply to message N; . is the last one", group=_MESSAGES)
 async def reply(chat: Chat, rest: str) -> None:
     reference, text = number_and_text(rest, m("/reply N TEXT"))

@@ -26,6 +26,7 @@ from tidings.contract.models import (
     Direction,
     EchoEntry,
     InvitationLink,
+    LinkPreview,
     Member,
     Message,
     PendingRoom,
@@ -249,6 +250,16 @@ def search_result(message: Message, snippet: Sequence[Snippet], me: str, room: s
     for piece in snippet:
         text.append(visible(" ".join(piece.text.split("\n"))), style=f"bold {ALERT}" if piece.match else "")
     return _row(head.append(" ").append_text(name(message.sender, me)), text if snippet else _text(message, me, 80))
+
+
+def link_preview(preview: LinkPreview) -> Text:
+    """The title, site and description of a linked page, and its link."""
+    text = Text("  ").append(visible(preview.title), style="bold")
+    if preview.site_name:
+        text.append(f"  {visible(preview.site_name)}", style=QUIET)
+    if preview.description:
+        text.append(f"\n  {visible(preview.description)}")
+    return text.append(f"\n  {visible(preview.url)}", style=QUIET)
 
 
 def plain(message: Message, room: str, change: str = "") -> str:
