@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 from tidings_db.engine import StoreUnavailable
@@ -46,6 +46,15 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
         error = cancelled
     if error is not None:
         logger.error("the task %r has failed", task.get_name(), exc_info=error)
+
+
+async def end_within(seconds: float, tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Let tasks end, and cancel those that have not after `seconds`."""
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 def cancelled_from_within() -> bool:

@@ -33,7 +33,7 @@ from tidings.contract.errors import ActionError, ErrorCode, invalid
 from tidings.contract.models import PushNotification
 from tidings.push.provider import GONE, Address, Notification, Provider
 from tidings.push.web import WebPushProvider, check_address, new_key, public_key
-from tidings.supervision import Loop, spawn
+from tidings.supervision import Loop, end_within, spawn
 from tidings.transport.outgoing import ANSWER_S, DeliveryOutcome, DeliveryResult
 from tidings_db.engine import Database, StoreUnavailable, Write
 from tidings_db.queries import push, rooms, users
@@ -131,11 +131,7 @@ class PushSender:
         self._closing.set()
         self._wake.set()
         await self.loop.ended()
-        if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=STOP_S)
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+        await end_within(STOP_S, self._tasks)
         await self._web.close()
 
     def appended(self, room_keys: Iterable[int]) -> None:

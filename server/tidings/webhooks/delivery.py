@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from tidings.log import views
-from tidings.supervision import Loop, spawn
+from tidings.supervision import Loop, end_within, spawn
 from tidings.transport.outgoing import ANSWER_S, DeliveryOutcome, DeliveryResult
 from tidings.webhooks.sending import ANY_EVENT, GONE, Sender, encode_body, entry_id
 from tidings_db.engine import Database, StoreUnavailable, Write
@@ -142,11 +142,7 @@ class Deliverer:
         self._closing.set()
         self._wake.set()
         await self.loop.ended()
-        if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=STOP_S)
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+        await end_within(STOP_S, self._tasks)
         await self.sender.close()
 
     def appended(self, room_keys: Iterable[int]) -> None:
