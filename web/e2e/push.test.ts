@@ -5,8 +5,7 @@ import type { Person } from "./support/person.ts";
 import { expect, test } from "./support/world.ts";
 
 /** A browser that is driven has no push service: only this one function is replaced. */
-function subscribes(): void {
-  const endpoint = "https://push.invalid/of-this-browser";
+function subscribes(endpoint: string): void {
   const keys = {
     p256dh: "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
     auth: "BTBZMqHH6r4Tts7J_aSIgg",
@@ -18,7 +17,7 @@ function subscribes(): void {
 }
 
 async function switchOn(person: Person): Promise<void> {
-  await person.page.addInitScript(subscribes);
+  await person.page.addInitScript(subscribes, "https://push.invalid/of-this-browser");
   await person.page.reload();
   await person.seesChat();
   await person.page.evaluate(async () => void (await navigator.serviceWorker.ready));
@@ -83,6 +82,35 @@ test("they end with the session, and go on with the next one of the same user", 
   const subscribed = async () => (await after.ask("get_push", {})).subscriptions;
   await expect.poll(subscribed).toMatchObject([{ current: true, with_content: true }]);
   expect((await subscribed())[0]?.subscription_id).not.toBe(subscription_id);
+});
+
+test("they go on after the browser has ended a subscription: at once, or when the page is next opened", async ({
+  person,
+}) => {
+  const omar = await person("omar", { permissions: ["notifications"] });
+  await switchOn(omar);
+  const account = await omar.account();
+  const subscribed = async () =>
+    (await account.ask("get_push", {})).subscriptions.map(({ current, with_content }) => ({ current, with_content }));
+  const one = { current: true, with_content: true };
+  expect(await subscribed()).toEqual([one]);
+  const [worker] = omar.context.serviceWorkers();
+  if (worker === undefined) throw new Error("no service worker");
+  // The server keeps the one that ended until the push service says so.
+  await worker.evaluate(() => {
+    const keys = {
+      p256dh: "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+      auth: "BTBZMqHH6r4Tts7J_aSIgg",
+    };
+    PushManager.prototype.subscribe = async () =>
+      ({ toJSON: () => ({ endpoint: "https://push.invalid/anew", keys }) }) as unknown as PushSubscription;
+    self.dispatchEvent(Object.assign(new Event("pushsubscriptionchange"), { waitUntil: () => undefined }));
+  });
+  await expect.poll(subscribed).toEqual([one, one]);
+
+  await omar.page.addInitScript(subscribes, "https://push.invalid/of-the-next-visit");
+  await omar.page.reload();
+  await expect.poll(subscribed).toEqual([one, one, one]);
 });
 
 test("the service worker shows a message of a page in the background, and replaces the one of the same room", async ({

@@ -19,6 +19,9 @@ export interface WorkerTexts {
 export interface WorkerNeeds {
   readonly session: Session;
   readonly texts: WorkerTexts;
+  /** Of the server: with it the worker subscribes anew. */
+  readonly public_key: string;
+  readonly with_content: boolean;
 }
 
 /** For whom they are on here. */
@@ -46,15 +49,17 @@ export function isPushOn(): boolean {
 }
 
 /**
- * After a connect: keep them on if their user has signed in again, since they end with a session; switch them off if
- * somebody else has. Raises a `TidingsError`.
+ * After a connect: keep them on if their user has signed in again, since they end with a session, or if the browser has
+ * dropped the subscription; switch them off if somebody else has signed in. Raises a `TidingsError`.
  */
 export async function renewPush(client: Client): Promise<void> {
   const on = chosen();
   if (on === null || on.username !== client.me) return switchPushOff();
-  await keepForWorker();
   const { public_key, subscriptions } = await client.ask("get_push", {});
-  if (public_key !== null && !subscriptions.some(({ current }) => current))
+  if (public_key === null) return;
+  await keepForWorker(public_key, on.with_content);
+  const { pushManager } = await navigator.serviceWorker.ready;
+  if (!subscriptions.some(({ current }) => current) || (await pushManager.getSubscription()) === null)
     await subscribe(client, public_key, on.with_content);
 }
 
@@ -64,7 +69,7 @@ export async function switchPushOn(client: Client, public_key: string, with_cont
     throw noAnswer(m("Your browser blocks them. To turn them on, allow them in its settings for this page."));
   await subscribe(client, public_key, with_content);
   localStorage.setItem(ON, JSON.stringify({ username: client.me, with_content } satisfies On));
-  await keepForWorker();
+  await keepForWorker(public_key, with_content);
 }
 
 async function subscribe(client: Client, public_key: string, with_content: boolean): Promise<void> {
@@ -88,12 +93,14 @@ export async function switchPushOff(): Promise<void> {
   await (await registration?.pushManager.getSubscription())?.unsubscribe();
 }
 
-/** Keep what the service worker needs to show a message, and to send a reply. */
-async function keepForWorker(): Promise<void> {
+/** Keep what the service worker needs to show a message, to send a reply, and to subscribe anew. */
+async function keepForWorker(public_key: string, with_content: boolean): Promise<void> {
   const session = loadSession();
   if (session === null) return;
   const needs: WorkerNeeds = {
     session,
+    public_key,
+    with_content,
     texts: {
       sender_in_room: t("{sender} in {room}", { sender: "{sender}", room: "{room}" }),
       new_message: t("New message"),

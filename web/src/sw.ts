@@ -166,6 +166,16 @@ async function reply({ room_id, thread, open, seq }: Shown, content: string): Pr
   await worker.registration.showNotification(kept?.texts.not_sent ?? "Tidings", { body: content, data });
 }
 
+/** After the browser has ended a subscription. The server forgets that one when the push service says that it ended. */
+async function subscribeAnew(): Promise<void> {
+  const kept = await needs();
+  if (kept === null) return;
+  const { session, public_key, with_content } = kept;
+  const options = { userVisibleOnly: true, applicationServerKey: public_key };
+  const { endpoint, keys } = (await worker.registration.pushManager.subscribe(options)).toJSON();
+  await post("api/push", session.token, { endpoint, keys, with_content });
+}
+
 async function openPage(target: string): Promise<void> {
   const [window] = await worker.clients.matchAll({ type: "window" });
   if (window === undefined) return void (await worker.clients.openWindow(target));
@@ -175,6 +185,11 @@ async function openPage(target: string): Promise<void> {
 
 worker.addEventListener("push", (event) => {
   if (event.data !== null) event.waitUntil(notify(event.data.json() as PushNotification));
+});
+
+worker.addEventListener("pushsubscriptionchange", (event) => {
+  // A failure is not the end: the page subscribes when it is next opened.
+  (event as ExtendableEvent).waitUntil(subscribeAnew());
 });
 
 worker.addEventListener("notificationclick", (event) => {
