@@ -23,7 +23,7 @@ test("whoever never met finds a person by the display name: to talk to, to invit
   const topic = `plans of ${omar.name}`;
   await program.topic(topic, true);
   await omar.enter(topic);
-  await omar.box.pressSequentially(`ask @${lucia.name.slice(0, -1)}`);
+  await omar.box.pressSequentially(`ask @${surname}`);
   await omar.page.getByRole("listbox", { name: "Completions" }).getByText(lucia.name, { exact: true }).waitFor();
   await omar.page.keyboard.press("Enter");
   await expect.poll(() => omar.box.inputValue()).toBe(`ask @${lucia.name} `);
