@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { isAccessible } from "./support/axe.ts";
 import { AWAY, isSeen, type Person } from "./support/person.ts";
+import { png } from "./support/png.ts";
 import { expect, test } from "./support/world.ts";
 
 const PHONE = { viewport: { width: 390, height: 844 } };
@@ -10,7 +11,7 @@ const PHONE = { viewport: { width: 390, height: 844 } };
 const PICTURES = process.env.TIDINGS_PICTURES;
 const ICON = await readFile(fileURLToPath(new URL("../public/icon-512.png", import.meta.url)));
 
-const png = (name: string) => ({ name, mimeType: "image/png", buffer: ICON });
+const icon = (name: string) => ({ name, mimeType: "image/png", buffer: ICON });
 const text = (name: string, size = 1) => ({ name, mimeType: "text/plain", buffer: Buffer.alloc(size, "x") });
 
 /** Choose files with the button of the composer. */
@@ -62,7 +63,7 @@ test("what is chosen, dropped and pasted is sent with its description, and other
   await (await lucia.account()).join(topic);
   await Promise.all([omar.enter(topic), lucia.enter(topic)]);
 
-  await choose(omar, png("harbour.png"), text("notes <b>.txt", 1400));
+  await choose(omar, icon("harbour.png"), text("notes <b>.txt", 1400));
   expect(await carry(omar, "paste", { words: "a cell" }), "a copied cell is text").toBe(false);
   expect(await carry(omar, "dragover")).toBe(true);
   expect(await carry(omar, "drop", { names: ["dropped.png"] })).toBe(true);
@@ -120,6 +121,48 @@ test("what is chosen, dropped and pasted is sent with its description, and other
   expect(lucia.page.url(), "Back leaves the viewer, not the room").toBe(address);
 });
 
+test("an image of any shape is seen as a whole, in the room and in the viewer, on a desktop and on a phone", async ({
+  person,
+}) => {
+  const [omar, lucia] = await Promise.all([
+    person("omar", { viewport: { width: 1000, height: 500 } }),
+    person("lucia", PHONE),
+  ]);
+  const topic = `shapes of ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  await (await lucia.account()).join(topic);
+  await Promise.all([omar.enter(topic), lucia.enter(topic)]);
+  for (const [width, height] of [
+    [3000, 120],
+    [200, 3000],
+    [1600, 1200],
+  ] as const) {
+    const name = `${width}x${height}.png`;
+    await choose(omar, { name, mimeType: "image/png", buffer: png(width, height) });
+    await omar.button("Send").click();
+    for (const { page } of [omar, lucia]) {
+      const tile = page.getByRole("button", { name: `Show ${name}` });
+      await isSeen(tile.locator("img"));
+      const [room, shown] = [await page.locator("main").boundingBox(), await tile.boundingBox()];
+      if (room === null || shown === null) throw new Error("it is not shown");
+      expect(shown.x + shown.width, `${name} ends in the room`).toBeLessThanOrEqual(room.x + room.width);
+
+      await tile.click();
+      const viewer = page.getByRole("dialog", { name });
+      const image = viewer.getByRole("img", { name });
+      await isSeen(image);
+      const [around, whole] = [await viewer.boundingBox(), await image.boundingBox()];
+      if (around === null || whole === null) throw new Error("it is not shown");
+      expect(whole.x, `${name} begins in the window`).toBeGreaterThanOrEqual(0);
+      expect(whole.x + whole.width, `${name} ends in the window`).toBeLessThanOrEqual(around.width);
+      expect(whole.y + whole.height, `${name} ends above the lower edge`).toBeLessThanOrEqual(around.height);
+      expect(whole.width / whole.height, `${name} keeps its shape`).toBeCloseTo(width / height, 0);
+      await page.keyboard.press("Escape");
+      await viewer.waitFor({ state: "hidden" });
+    }
+  }
+});
+
 test("files wait in the outbox over a lost server and a reload, and each can be taken back", async ({
   person,
   server,
@@ -131,7 +174,7 @@ test("files wait in the outbox over a lost server and a reload, and each can be 
   const room_id = await account.topic(topic);
   await omar.enter(topic);
   await server.kill();
-  await choose(omar, png("first.png"), text("second.txt", 3_000_000), text("third.txt"));
+  await choose(omar, icon("first.png"), text("second.txt", 3_000_000), text("third.txt"));
   await omar.box.press("Enter");
   await omar.page.getByText("second.txt").waitFor();
   await omar.page.reload();
@@ -197,7 +240,7 @@ test("a picture that a user chooses for themselves and for a room is seen by the
   const input = profile.locator("input[type=file]");
   await input.setInputFiles(text("no image.txt", 20));
   await profile.getByText("This file is no image that this browser can read.").waitFor();
-  await input.setInputFiles(png("me.png"));
+  await input.setInputFiles(icon("me.png"));
   await isSeen(profile.locator(".avatar img"));
   await isAccessible(omar, "the profile with a picture");
   await look(omar, "profile");
@@ -205,7 +248,7 @@ test("a picture that a user chooses for themselves and for a room is seen by the
   await isSeen(lucia.message("Here I am").locator(".avatar img"));
 
   await omar.menu("More about this room", "Choose a picture");
-  await omar.page.getByRole("dialog").locator("input[type=file]").setInputFiles(png("room.png"));
+  await omar.page.getByRole("dialog").locator("input[type=file]").setInputFiles(icon("room.png"));
   await lucia.page.getByText(`${omar.name} changed the picture of this room.`).waitFor();
   const sign = lucia.page.locator(".room > header .avatar img");
   await isSeen(sign);

@@ -3,8 +3,9 @@
  * opened, embedded and shown in a real browser. None runs, and the server needs no more memory than it is given.
  */
 import { readdir, readFile } from "node:fs/promises";
-import { crc32, deflateSync, gzipSync } from "node:zlib";
+import { deflateSync, gzipSync } from "node:zlib";
 import type { Page } from "playwright-core";
+import { chunk, png } from "./support/png.ts";
 import { expect, test } from "./support/world.ts";
 
 const COUNT = 200;
@@ -21,30 +22,6 @@ const SVG = `<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9" onload
 interface Hostile {
   readonly name: string;
   readonly content: Buffer;
-}
-
-function chunk(type: string, data: Buffer): Buffer {
-  const body = Buffer.concat([Buffer.from(type, "latin1"), data]);
-  const [length, sum] = [Buffer.alloc(4), Buffer.alloc(4)];
-  length.writeUInt32BE(data.length);
-  sum.writeUInt32BE(crc32(body));
-  return Buffer.concat([length, body, sum]);
-}
-
-/** A PNG of one colour, in as few bytes as it takes. */
-function png(width: number, height: number, ...more: Buffer[]): Buffer {
-  const head = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]); // one bit of grey a pixel
-  head.writeUInt32BE(width, 0);
-  head.writeUInt32BE(height, 4);
-  const rows = Buffer.alloc(Math.min(height, 60_000) * (1 + Math.ceil(width / 8)));
-  const magic = Buffer.from("89504e470d0a1a0a", "hex");
-  const parts = [
-    chunk("IHDR", head),
-    ...more,
-    chunk("IDAT", deflateSync(rows, { level: 9 })),
-    chunk("IEND", Buffer.alloc(0)),
-  ];
-  return Buffer.concat([magic, ...parts]);
 }
 
 /** A GIF with frames of one pixel, on a screen of any size. */
