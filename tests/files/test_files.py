@@ -318,9 +318,14 @@ async def test_the_names_of_files_are_found(server: RunningNode, omar: str) -> N
         sent = await client.ask("message", room_id=room_id, content="mira", files=[{"id": file_id}])
         await client.ask("message", room_id=room_id, content="nothing else")
         await caught_up(server.node.indexer)
-        for query in ("informe", "anual mira", "has:file"):
-            found = (await client.ask("search", query=query))["messages"]
-            assert [message["id"] for message in found] == [sent["id"]], query
+        for query, snippet in (
+            ("informe", [("mira\n", False), ("informe", True), ("-anual.pdf", False)]),
+            ("anual mira", [("mira", True), ("\ninforme-", False), ("anual", True), (".pdf", False)]),
+            ("has:file", [("mira\ninforme-anual.pdf", False)]),
+        ):
+            found = await client.ask("search", query=query)
+            assert [message["id"] for message in found["messages"]] == [sent["id"]], query
+            assert [(part["text"], part["match"]) for part in found["snippets"][sent["id"]]] == snippet, query
 
 
 async def test_an_export_names_the_files_of_messages_and_all_that_the_user_has_uploaded(

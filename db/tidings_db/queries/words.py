@@ -163,6 +163,11 @@ def with_names(content: str | None, files: str | None) -> str:
     return "".join((content or "", *names))
 
 
+def shown(text: str) -> str:
+    """That text as it is shown: a line for each name."""
+    return text.replace(_FILE, "\n").lstrip("\n")
+
+
 def marks(sender_key: int, text: str) -> list[str]:
     """The terms of a message in the index beside its words. `·` is not a letter: no word equals a mark."""
     found = [sent_by(sender_key)]

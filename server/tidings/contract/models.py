@@ -442,7 +442,9 @@ class SearchResults(View):
     """Answer of `search`."""
 
     messages: list[Message] = Field(description="Newest first")
-    snippets: dict[str, list[Snippet]] = Field(description="Message id -> an excerpt around the match")
+    snippets: dict[str, list[Snippet]] = Field(
+        description="Message id -> an excerpt of its text and the names of its files, around the match"
+    )
     next: str | None = Field(description="Pass it as `before` to get the next page; null: this was the last one")
 
 
