@@ -1,39 +1,20 @@
 import "../styles/header.css";
-import {
-  ArrowLeft,
-  ArrowUpToLine,
-  Ban,
-  Bell,
-  CalendarDays,
-  Copy,
-  Flag,
-  Folder,
-  Image as ImageIcon,
-  Info,
-  Link,
-  LogOut,
-  Megaphone,
-  MoreVertical,
-  Pencil,
-  Search,
-  Star,
-  UserPlus,
-  Users,
-} from "lucide-react";
+import { ArrowLeft, MoreVertical, Search, Users } from "lucide-react";
 import { useEffect, useRef } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
 import { n, t } from "../i18n.ts";
 import { open } from "../location.ts";
 import type { RoomState } from "../store.ts";
-import { agoOf, nameOf, reasonOf } from "../text.ts";
-import { lazyDialog } from "./lazy.tsx";
+import { agoOf, nameOf } from "../text.ts";
+import { lazyDialog, lazyMenu } from "./lazy.tsx";
 import type { RoomTask } from "./RoomDialog.tsx";
-import { mayInvite, mayMakeLinks, moderates } from "./rights.ts";
+import { moderates } from "./rights.ts";
 import { kindOf, Sign } from "./Sign.tsx";
-import { IconButton, Item, Menu } from "./ui.tsx";
+import { IconButton, Menu } from "./ui.tsx";
 
 const RoomDialog = lazyDialog(() => import("./RoomDialog.tsx").then((part) => part.RoomDialog));
+const RoomMenu = lazyMenu(() => import("./RoomMenu.tsx").then((part) => part.RoomMenu));
 
 /** Up to this many members, the server sends presence, so they are loaded when the room opens. */
 const FOLLOWED = 200;
@@ -69,9 +50,6 @@ export function RoomHeader({
   if (held === undefined) return null;
   const { room } = held;
   const name = nameOf(room, held.members, client.me);
-  const favourite = room.preferences?.favourite ?? false;
-  const favour = () =>
-    client.ask("set_preferences", { room_id, favourite: !favourite }).catch((error) => onRefused(reasonOf(error)));
   const about = blocked ? t("You have blocked this person.") : presence.text;
   return (
     <header className="room-header">
@@ -113,70 +91,14 @@ export function RoomHeader({
           </>
         }
       >
-        {mayInvite(room) && (
-          <Item onClick={() => setTask("invite")}>
-            <UserPlus size={18} /> {t("Invite people")}
-          </Item>
-        )}
-        {mayMakeLinks(room) && (
-          <Item onClick={() => setTask("link")}>
-            <Link size={18} /> {t("Invitation link")}
-          </Item>
-        )}
-        <Item onClick={() => void favour()}>
-          <Star size={18} /> {favourite ? t("Remove from favourites") : t("Add to favourites")}
-        </Item>
-        <Item onClick={() => setTask("section")}>
-          <Folder size={18} /> {t("Move to a section")}
-        </Item>
-        <Item onClick={() => setTask("notify")}>
-          <Bell size={18} /> {t("Notifications")}
-        </Item>
-        {room.kind === "group" && moderates(room.role) && (
-          <Item onClick={() => setTask("rename")}>
-            <Pencil size={18} /> {t("Rename")}
-          </Item>
-        )}
-        {room.kind !== "direct" && moderates(room.role) && (
-          <Item onClick={() => setTask("purpose")}>
-            <Info size={18} /> {t("Set the purpose")}
-          </Item>
-        )}
-        {room.kind !== "direct" && moderates(room.role) && (
-          <Item onClick={() => setTask("picture")}>
-            <ImageIcon size={18} /> {t("Choose a picture")}
-          </Item>
-        )}
-        {room.kind !== "direct" && room.role === "owner" && (
-          <Item onClick={() => setTask("posting")}>
-            <Megaphone size={18} />{" "}
-            {room.posting === "members" ? t("Let only moderators write") : t("Let all members write")}
-          </Item>
-        )}
-        {reports > 0 && (
-          <Item onClick={() => setTask("reports")}>
-            <Flag size={18} /> {t("Reports ({count})", { count: reports })}
-          </Item>
-        )}
-        <Item onClick={onCopyLink}>
-          <Copy size={18} /> {t("Copy link to this room")}
-        </Item>
-        <Item onClick={() => open(room_id, 1)}>
-          <ArrowUpToLine size={18} /> {t("Go to the first message")}
-        </Item>
-        <Item onClick={() => setTask("date")}>
-          <CalendarDays size={18} /> {t("Go to a date")}
-        </Item>
-        <hr className="menu-separator" />
-        {room.kind === "direct" ? (
-          <Item danger={!blocked} disabled={blocked === null} onClick={() => setTask(blocked ? "unblock" : "block")}>
-            <Ban size={18} /> {blocked ? t("Unblock") : t("Block")}
-          </Item>
-        ) : (
-          <Item danger onClick={() => setTask("leave")}>
-            <LogOut size={18} /> {t("Leave")}
-          </Item>
-        )}
+        <RoomMenu
+          room={room}
+          reports={reports}
+          blocked={blocked}
+          onTask={setTask}
+          onCopyLink={onCopyLink}
+          onRefused={onRefused}
+        />
       </Menu>
       {task !== null && <RoomDialog task={task} room={room} name={name} onClose={() => setTask(null)} />}
     </header>

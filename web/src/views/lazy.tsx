@@ -65,6 +65,11 @@ export function lazyPanel<P extends Closable>(
   ));
 }
 
+/** What is in a menu. */
+export function lazyMenu<P extends object>(load: () => Promise<ComponentType<P>>): ComponentType<P> {
+  return lazy(load, () => <p role="alert">{t(NOT_LOADED)}</p>);
+}
+
 /** Load the code of all parts while the page is idle. Returns a function that cancels it. */
 export function loadRest(): () => void {
   const begin = () => {
