@@ -176,7 +176,7 @@ test("files wait in the outbox over a lost server and a reload, and each can be 
   await server.kill();
   await choose(omar, icon("first.png"), text("second.txt", 3_000_000), text("third.txt"));
   await omar.box.press("Enter");
-  await omar.page.getByText("second.txt").waitFor();
+  await omar.log.getByText("second.txt").waitFor();
   await omar.page.reload();
   const waiting = omar.log.getByRole("article").filter({ hasText: "second.txt" });
   await waiting.getByRole("progressbar", { name: "second.txt is being sent" }).waitFor();
