@@ -126,7 +126,8 @@ class Outbox:
         self._uploading: tuple[Unsent, asyncio.Task[None]] | None = None
         self._changed = changed
         self._refused = refused
-        self._woken = (asyncio.Event(), asyncio.Event())
+        self._send_soon = asyncio.Event()
+        self._upload_soon = asyncio.Event()
         self._online = False
         self._queue: list[Unsent] = []
 
@@ -169,7 +170,9 @@ class Outbox:
             raise
         self._queue.append(unsent)
         self._changed(unsent)
-        self._wake()
+        self._send_soon.set()
+        if files:
+            self._upload_soon.set()
         return unsent
 
     async def edit(self, unsent: Unsent, content: str) -> bool:
@@ -190,13 +193,14 @@ class Outbox:
         unsent._answer.cancel()
         await self._store.dequeue(unsent.client_id)
         self._changed(unsent)
-        self._wake()
+        self._send_soon.set()
         return True
 
     def set_online(self, online: bool) -> None:
         self._online = online
         if online:
-            self._wake()
+            self._send_soon.set()
+            self._upload_soon.set()
         else:
             for unsent in self._queue:
                 unsent.has_uploads = False
@@ -208,22 +212,24 @@ class Outbox:
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that run as long as the client does."""
-        sends, uploads = self._woken
-        return [self._run(self._to_send, self._send, sends), self._run(self._to_upload, self._upload, uploads)]
+        return [
+            self._run(self._to_send, self._send, self._send_soon),
+            self._run(self._to_upload, self._upload, self._upload_soon),
+        ]
 
     async def _run(
         self,
         find: Callable[[], Unsent | None],
         attempt: Callable[[Unsent], Awaitable[float | None]],
-        woken: asyncio.Event,
+        soon: asyncio.Event,
     ) -> None:
         """Attempt what is found. An attempt returns None if it is over, or the seconds to wait (0: a while)."""
         wait = 0.0
         while True:
-            woken.clear()
+            soon.clear()
             unsent = find() if self._online else None
             if unsent is None:
-                await woken.wait()
+                await soon.wait()
                 continue
             uploaded = unsent.uploaded
             pause = await attempt(unsent)
@@ -237,12 +243,7 @@ class Outbox:
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
-                        await woken.wait()
-
-    def _wake(self) -> None:
-        """There is a new connection, or another request may be its turn."""
-        for woken in self._woken:
-            woken.set()
+                        await soon.wait()
 
     def _to_send(self) -> Unsent | None:
         held: list[tuple[str, str]] = []
@@ -284,7 +285,7 @@ class Outbox:
                 return error.retry_after or 0.0
             if unsent.files and not is_first:  # the server does not have it; perhaps its uploads have ended
                 unsent.tried = unsent.edited = unsent.has_uploads = False
-                self._wake()
+                self._upload_soon.set()
                 return None
             await self._settle(unsent, error)
         except TidingsError as error:  # an answer that this version cannot read: it took effect
@@ -300,14 +301,14 @@ class Outbox:
         self._queue.remove(unsent)
         await self._recorded(self._store.dequeue(unsent.client_id))
         self._changed(unsent)
-        self._wake()
 
     async def _upload(self, unsent: Unsent) -> float | None:
         uploading = asyncio.create_task(self._upload_files(unsent))
         self._uploading = unsent, uploading
         try:
             await asyncio.wait([uploading])
-            if unsent not in self._queue:  # it was withdrawn
+            if unsent not in self._queue:  # it was withdrawn, whatever has become of its upload
+                uploading.cancelled() or uploading.exception()
                 return None
             uploading.result()
         except (Offline, StoreFailed):
@@ -318,11 +319,11 @@ class Outbox:
             await self._settle(unsent, error)
         else:
             unsent.has_uploads = self._online
-            self._wake()
         finally:
             uploading.cancel()
             await asyncio.wait([uploading])
             self._uploading = None
+        self._send_soon.set()
         return None
 
     async def _upload_files(self, unsent: Unsent) -> None:
