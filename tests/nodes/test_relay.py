@@ -421,8 +421,9 @@ async def test_streams_to_other_nodes_are_bounded_and_end_with_their_clients(nod
         sids = [await _opened(http) for _ in range(3)]
         async with httpx.AsyncClient(base_url=first.url, verify=NO_TLS, timeout=DEADLINE_S) as elsewhere:
             polls = [asyncio.create_task(_poll(elsewhere, sid)) for sid in sids[:2]]
-            for sid in sids[:2]:
+            for sid, poll in zip(sids, polls, strict=False):
                 while not (session := second.node.socketio.eio.session_of(sid)) or not session.polling:
+                    assert not poll.done(), poll
                     await asyncio.to_thread(str)
             assert (await _poll(elsewhere, sids[2])).status_code == 503
             for poll in polls:
