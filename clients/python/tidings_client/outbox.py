@@ -44,6 +44,9 @@ class Unsent:
         self.files = stored.files
         self.uploaded = 0
         """The bytes of its files that the server has."""
+        kind = next((name for name in ("room_id", "username", "topic_name") if name in self.payload), "")
+        self.room = kind, unicodedata.normalize("NFKC", str(self.payload.get(kind)).strip()).lower()
+        """The kind of the reference to its room, and the reference."""
         self.has_uploads = False
         """Whether the server had all of its files a moment ago, on this connection."""
         self._outbox = outbox
@@ -70,12 +73,6 @@ class Unsent:
         outbox), `CancelledError` if it was withdrawn.
         """
         return await asyncio.shield(self._answer)
-
-    @property
-    def room(self) -> tuple[str, str]:
-        """The kind of the reference to its room, and the reference."""
-        kind = next(name for name in ("room_id", "username", "topic_name") if name in self.payload)
-        return kind, unicodedata.normalize("NFKC", str(self.payload[kind]).strip()).lower()
 
     @property
     def waits_for_uploads(self) -> bool:
@@ -246,13 +243,14 @@ class Outbox:
                         await soon.wait()
 
     def _to_send(self) -> Unsent | None:
-        held: list[tuple[str, str]] = []
+        held: set[tuple[str, str]] = set()
+        kinds: set[str] = set()
         for unsent in self._queue:
-            kind, name = unsent.room
             # References of two kinds may mean the same room.
-            if not unsent.waits_for_uploads and all(kind == other and name != of for other, of in held):
+            if not unsent.waits_for_uploads and unsent.room not in held and kinds <= {unsent.room[0]}:
                 return unsent
-            held.append(unsent.room)
+            held.add(unsent.room)
+            kinds.add(unsent.room[0])
         return None
 
     def _to_upload(self) -> Unsent | None:
