@@ -163,9 +163,9 @@ def with_names(content: str | None, files: str | None) -> str:
     return "".join((content or "", *names))
 
 
-def shown(text: str) -> str:
+def shown(content: str | None, files: str | None) -> str:
     """That text as it is shown: a line for each name."""
-    return text.replace(_FILE, "\n").lstrip("\n")
+    return with_names(content, files).replace(_FILE, "\n").lstrip("\n")
 
 
 def marks(sender_key: int, text: str) -> list[str]:

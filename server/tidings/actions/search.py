@@ -83,8 +83,9 @@ async def search(ctx: Context, req: Search) -> SearchResults:
         else:
             found = await ctx.access.room(place, Permission.READ, find)
         page, is_cut = first_of(found.hits, req.limit, MAX_PAGE_BYTES, lambda hit: entry_bytes(hit.entry))
-        texts = [words.shown(words.with_names(entry.content, entry.files)) for _, entry in page]
-        snippets = await asyncio.to_thread(lambda: [words.snippet(query, text) for text in texts])
+        snippets = await asyncio.to_thread(
+            lambda: [words.snippet(query, words.shown(entry.content, entry.files)) for _, entry in page]
+        )
     messages = [shown_message(room_name(room), entry, caller_key) for room, entry in page]
     return SearchResults(
         messages=messages,
